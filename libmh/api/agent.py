@@ -1,0 +1,126 @@
+"""The agent process itself."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Protocol
+
+from libmh.spec import U32, U64, Access, Effect, Time, event, interface, method, prop
+
+
+class ConnectionState(StrEnum):
+    """Where a connection is in its life."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    WAITING = "waiting"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An interface that this agent serves."""
+
+    name: Annotated[str, "org.matahariproject.Host"]
+    version: Annotated[str, "major.minor"]
+    provider: Annotated[str, "the Python class that answers"]
+    summary: Annotated[str, "what it is for"]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A provider that could not be loaded; the agent goes on without it."""
+
+    name: Annotated[str, "the interface, or the entry point's name"]
+    error: Annotated[str, "why"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStatus:
+    """A bus or broker that this agent is connected to."""
+
+    url: Annotated[str, "without credentials"]
+    state: Annotated[ConnectionState, "connecting, connected, waiting (for the next try) or closed"]
+    since: Annotated[Time, "when it came to this state"]
+    attempts: Annotated[U32, "tries since it was last connected"]
+    last_error: Annotated[str | None, "what ended or refused it last"] = None
+    last_error_time: Annotated[Time | None, "when that was"] = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallCounts:
+    """What this agent has answered since it started."""
+
+    answered: Annotated[U64, "calls that succeeded"]
+    failed: Annotated[U64, "calls that ended in an error"]
+    denied: Annotated[U64, "calls refused by polkit or policy"]
+    outstanding: Annotated[U32, "calls that run now"]
+    stuck: Annotated[U32, "calls past their deadline whose work has not come back"]
+
+
+@interface("org.matahariproject.Agent", version="1.0")
+class Agent(Protocol):
+    """The agent process: what it serves, how it is connected, how much it logs."""
+
+    @prop(source="the agent", constant=True, inline=True)
+    def name(self) -> str:
+        """The command that runs: `mh-dbus`, `mh-amqp`, `mh-conductor`."""
+        ...
+
+    @prop(source="the agent", constant=True, inline=True)
+    def version(self) -> str:
+        """Version of the agent's software."""
+        ...
+
+    @prop(source="the agent", constant=True, inline=True)
+    def started(self) -> Time:
+        """When this process started."""
+        ...
+
+    @prop(source="the agent", inline=True)
+    def uptime(self) -> float:
+        """Seconds since this process started."""
+        ...
+
+    @prop(source="the agent", constant=True, inline=True)
+    def interfaces(self) -> list[Served]:
+        """What is served here."""
+        ...
+
+    @prop(source="the agent", inline=True)
+    def broken(self) -> list[Broken]:
+        """Providers that could not be loaded."""
+        ...
+
+    @prop(source="the agent", inline=True)
+    def connections(self) -> list[ConnectionStatus]:
+        """Buses and brokers, with the last error of each."""
+        ...
+
+    @prop(source="the agent", inline=True)
+    def calls(self) -> CallCounts:
+        """Calls answered, failed, denied and under way."""
+        ...
+
+    @prop(source="logging", inline=True)
+    def log_levels(self) -> dict[str, str]:
+        """Level of each logger that has one of its own; the key of the root logger is empty."""
+        ...
+
+    @method(access=Access.OPEN, inline=True, returns="payload")
+    def ping(self, payload: Annotated[str, "comes back as it is"] = "") -> str:
+        """Answers at once, from the agent's own loop."""
+        ...
+
+    @method(effect=Effect.CHANGES, idempotent=True, objects=("logger",), inline=True)
+    def set_log_level(
+        self,
+        logger: Annotated[str, "a logger's name, as in log_levels; empty is the root"],
+        level: Annotated[str, "debug, info, warning, error, critical; empty inherits"],
+    ) -> None:
+        """Change how much a logger says, until the agent ends."""
+        ...
+
+    @event()
+    def connection_changed(self, connection: Annotated[ConnectionStatus, "as it is now"]) -> None:
+        """A connection came up, was lost, or waits for its next try."""
+        ...
