@@ -35,5 +35,14 @@ def file(path: str, package: str = "") -> Path:
     return wanted
 
 
+def fault(reason: str, *, unattended: bool) -> str:
+    """What is wrong with skipping for this reason: "" when nothing is."""
+    if not reason.startswith("needs "):
+        return "a reason starts with `needs ` and names what is missing"
+    if unattended and INSTALLABLE in reason:
+        return "it can be installed, so an unattended run must have it"
+    return ""
+
+
 def _skip(what: str) -> NoReturn:
     pytest.skip(f"needs {what}")
