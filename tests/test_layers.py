@@ -14,13 +14,14 @@ import source_tree
 from source_tree import Source, parse
 
 CORE = ("libmh.spec", "libmh.declaration", "libmh.errors", "libmh.wire", "libmh.match")
+GIVEN = ("libmh.context", "libmh.events", "libmh.guard")  # what dispatch hands to a provider
 PERMISSIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("libmh.api", ("libmh.spec", "libmh.api")),
     *((module, CORE) for module in CORE),
     ("libmh.bus", ("libmh.errors", "dbus_next", "dbus_fast")),
-    ("libmh.linux", ("subprocess", *CORE, "libmh.api", "libmh.bus", "libmh.linux", "psutil")),
+    ("libmh.linux", ("subprocess", *CORE, *GIVEN, "libmh.api", "libmh.bus", "libmh.linux", "psutil")),
     ("libmh.cli", ("libmh", "click", "rich")),
-    ("libmh", ("libmh")),
+    ("libmh", ("libmh",)),
     ("mh_dbus", ("libmh", "mh_dbus")),
     ("mh_amqp", ("libmh", "mh_amqp", "proton", "cproton")),
     ("mh_conductor", ("libmh", "mh_conductor", "sqlalchemy", "alembic")),

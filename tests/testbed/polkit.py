@@ -1,8 +1,8 @@
 """The real polkitd on a private bus: `with polkit_bus(actions, {"10-tests": rule}) as polkit`; up in 80 ms.
 
 polkitd has its directories compiled in, so it gets a mount namespace of its own in which they are ours. It
-drops to its own user, so everything it reads is made readable. Root is always authorised; without logind nobody
-is local or active, so `allow_any` is the default that counts.
+drops to its own user, so everything it reads is made readable. Root is always authorised; without logind
+nobody is local or active, so `allow_any` is the default that counts.
 """
 
 import shutil
