@@ -113,9 +113,7 @@ def _checked(where: str, member: Member) -> Member:
     return member
 
 
-def _with_setter(
-    member: Member | None, name: str, function: types.FunctionType, mark: Mark
-) -> Member:
+def _with_setter(member: Member | None, name: str, function: types.FunctionType, mark: Mark) -> Member:
     if member is None or member.kind is not Kind.PROPERTY:
         raise BadDeclaration(f"{function.__qualname__}: writes '{name}', which is not a declared property")
     where = f"{member.interface}.{function.__name__}"

@@ -1,0 +1,189 @@
+"""A request, and the plain steps that answer it: look up, parse, run, convert. No threads and no loop in here."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from libmh.errors import InvalidArguments, NotFound, NotImplementedHere
+from libmh.spec import Interface, Kind, Member, Plain
+from libmh.wire import dump, parse
+
+MAX_ID = 256
+
+
+class Verb(StrEnum):
+    """What is asked of a member; `GET_ALL` is asked of an interface."""
+
+    CALL = "call"
+    GET = "get"
+    SET = "set"
+    GET_ALL = "get-all"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. `identity` is what the transport authenticated: a bus name, `CN=...`, `anonymous`, `local`."""
+
+    transport: str
+    identity: str
+    uid: int | None = None
+
+
+LOCAL = Caller("local", "local")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`arguments` are plain trees, by position or by wire name; `deadline` is seconds from now, the member's own when None;
+    `version` is the interface version that the caller was written for."""
+
+    interface: str
+    member: str = ""
+    verb: Verb = Verb.CALL
+    arguments: Sequence[Plain] | Mapping[str, Plain] = ()
+    caller: Caller = LOCAL
+    deadline: float | None = None
+    version: str | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """An interface with the object that answers for it."""
+
+    interface: Interface
+    provider: object
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that has been looked up and parsed: `values` are typed, `objects` name what is acted on."""
+
+    request: Request
+    bound: Bound
+    member: Member
+    values: tuple[Any, ...]
+    objects: Mapping[str, str]
+
+
+def look_up(interfaces: Mapping[str, Bound], request: Request) -> Bound:
+    """The interface asked for, its version compatible; `not-found` or `not-implemented` otherwise."""
+    bound = interfaces.get(request.interface)
+    if bound is None:
+        raise NotFound(
+            f"no interface '{request.interface[:MAX_ID]}' is served here",
+            interface=request.interface[:MAX_ID],
+        )
+    if request.version is not None and not compatible(bound.interface.version, request.version):
+        raise NotImplementedHere(
+            f"{bound.interface.name} is served in version {bound.interface.version}, not in {request.version[:MAX_ID]}"
+        )
+    return bound
+
+
+def compatible(ours: str, asked: str) -> bool:
+    """Same major, and a minor that is not above ours."""
+    major, _, minor = asked.partition(".")
+    own_major, _, own_minor = ours.partition(".")
+    return major == own_major and minor.isascii() and minor.isdigit() and int(minor[:9]) <= int(own_minor)
+
+
+def prepare(bound: Bound, request: Request) -> Call:
+    """Find the member and parse the arguments. Only what is declared can be reached, never anything by reflection."""
+    member = bound.interface.members.get(request.member)
+    wanted = Kind.METHOD if request.verb is Verb.CALL else Kind.PROPERTY
+    if member is None or member.kind is not wanted:
+        name = f"{bound.interface.name}.{request.member[:MAX_ID]}"
+        raise NotFound(f"there is no {wanted} '{name}'", member=name)
+    if request.verb is Verb.CALL:
+        values = _arguments(member, request.arguments)
+    elif request.verb is Verb.SET:
+        values = (_written(member, request.arguments),)
+    else:
+        values = ()
+    return Call(request, bound, member, values, _objects(member, values))
+
+
+def _written(member: Member, arguments: Sequence[Plain] | Mapping[str, Plain]) -> Any:
+    if member.setter is None:
+        raise InvalidArguments(f"the property '{member.action}' is read-only", argument=member.name)
+    given = list(arguments.values()) if isinstance(arguments, Mapping) else list(arguments)
+    if len(given) != 1:
+        raise InvalidArguments(f"{member.name}: expected one value, got {len(given)}", argument=member.name)
+    return parse(member.type, given[0], member.name)
+
+
+def _arguments(member: Member, given: Sequence[Plain] | Mapping[str, Plain]) -> tuple[Any, ...]:
+    if not isinstance(given, Mapping):
+        if len(given) > len(member.arguments):
+            raise InvalidArguments(
+                f"{member.name}: takes {len(member.arguments)} arguments, got {len(given)}",
+                argument=member.name,
+            )
+        given = {argument.name: value for argument, value in zip(member.arguments, given, strict=False)}
+    known = {argument.name for argument in member.arguments}
+    for name in given:
+        if name not in known:
+            raise InvalidArguments(
+                f"{member.name}: there is no argument '{str(name)[:MAX_ID]}'", argument=str(name)[:MAX_ID]
+            )
+    values = []
+    for argument in member.arguments:
+        if argument.name in given:
+            values.append(parse(argument.type, given[argument.name], argument.name))
+        elif argument.required:
+            raise InvalidArguments(f"{argument.name}: is missing", argument=argument.name)
+        else:
+            values.append(argument.default)
+    return tuple(values)
+
+
+def _objects(member: Member, values: tuple[Any, ...]) -> Mapping[str, str]:
+    if not member.objects:
+        return {}
+    by_name = zip((argument.name for argument in member.arguments), values, strict=True)
+    return {name: str(value) for name, value in by_name if name in member.objects}
+
+
+def run(call: Call) -> Plain:
+    """Let the provider answer, and convert what it answered: its declaration binds it too."""
+    member = call.member
+    name = member.setter if call.request.verb is Verb.SET and member.setter else member.attribute
+    implementation = getattr(call.bound.provider, name)
+    if getattr(type(call.bound.provider), name, None) is getattr(call.bound.interface.protocol, name):
+        raise NotImplementedHere(f"'{member.action}' is not implemented on this host")
+    answered = implementation(*call.values)
+    return None if call.request.verb is Verb.SET else convert(member, answered)
+
+
+def convert(member: Member, answered: Any) -> Plain:
+    """What a provider answered as a plain tree: nothing, one value, or a list of the named results."""
+    try:
+        if not member.results:
+            return None
+        if len(member.results) == 1:
+            return dump(member.results[0].type, answered, member.action)
+        return [
+            dump(result.type, value, f"{member.action}.{result.name}")
+            for result, value in zip(member.results, answered, strict=True)
+        ]
+    except (InvalidArguments, ValueError, TypeError) as error:
+        raise BrokenProvider(f"{member.action} answered what it does not declare: {error}") from error
+
+
+class BrokenProvider(Exception):
+    """A provider answered what its declaration does not allow: a bug of ours or the plug-in's, never the caller's."""
+
+
+def restore(member: Member, plain: Plain) -> Any:
+    """The typed value of an answer, in the caller's process: the reverse of `convert`."""
+    if not member.results:
+        return None
+    if len(member.results) == 1:
+        return parse(member.results[0].type, plain, member.results[0].name)
+    values = plain if isinstance(plain, list) else []
+    return tuple(
+        parse(result.type, value, result.name) for result, value in zip(member.results, values, strict=True)
+    )
