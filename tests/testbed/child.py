@@ -11,7 +11,11 @@ GRACE = 5.0
 
 
 def spawn(
-    command: Sequence[str], *, env: Mapping[str, str] | None = None, stdout: int | None = None
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
 ) -> subprocess.Popen[str]:
     """Start `command`; the kernel kills it when the thread that started it ends. `env` is added."""
     setpriv = needs.command("setpriv", "util-linux")
@@ -20,6 +24,7 @@ def spawn(
         env={**os.environ, **(env or {})},
         stdin=subprocess.DEVNULL,
         stdout=stdout,
+        stderr=stderr,
         text=True,
     )
 

@@ -18,20 +18,20 @@ INSTALLABLE = "apt-get install "
 def root(why: str) -> None:
     """Skip unless the tests run as root; `why` says what the privilege is for."""
     if os.geteuid() != 0:
-        _skip(f"root to {why}")
+        missing(f"root to {why}")
 
 
 def command(name: str, package: str) -> str:
     """The path of a system command, or skip, naming the Debian package that has it."""
     found = shutil.which(name, path=SYSTEM_PATH)
-    return found or _skip(f"{name} ({INSTALLABLE}{package})")
+    return found or missing(f"{name} ({INSTALLABLE}{package})")
 
 
 def file(path: str, package: str = "") -> Path:
     """A file or device of the machine, or skip; without a package it is something only a kernel can give."""
     wanted = Path(path)
     if not wanted.exists():
-        _skip(f"{path} ({INSTALLABLE}{package})" if package else path)
+        missing(f"{path} ({INSTALLABLE}{package})" if package else path)
     return wanted
 
 
@@ -44,5 +44,6 @@ def fault(reason: str, *, unattended: bool) -> str:
     return ""
 
 
-def _skip(what: str) -> NoReturn:
+def missing(what: str) -> NoReturn:
+    """Skip for want of something that no installation brings, or in words of one's own."""
     pytest.skip(f"needs {what}")
