@@ -85,7 +85,7 @@ I16 = Annotated[int, Width(Word.I16)]
 I32 = Annotated[int, Width(Word.I32)]
 I64 = Annotated[int, Width(Word.I64)]
 Time = Annotated[int, Width(Word.TIME)]
-Plain: TypeAlias = Union[None, bool, int, float, str, bytes, list[Any], dict[str, Any]]  # noqa: UP007 - compared at run time
+Plain: TypeAlias = Union[bool, int, float, str, bytes, list[Any], dict[str, Any], None]  # noqa: UP007 - compared at run time
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +304,8 @@ def method(
 
 
 def event(*, name: str | None = None) -> Callable[[F], F]:
-    """Something that happens: its arguments are the fields that are delivered."""
+    """Something that happens: its arguments are the fields that are delivered. Its body is `return`, not `...`: a type
+    checker then does not ask providers to implement it."""
     return _mark(Kind.EVENT, name=name)
 
 

@@ -123,4 +123,4 @@ class Agent(Protocol):
     @event()
     def connection_changed(self, connection: Annotated[ConnectionStatus, "as it is now"]) -> None:
         """A connection came up, was lost, or waits for its next try."""
-        ...
+        return

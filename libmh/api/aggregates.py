@@ -142,7 +142,7 @@ class Aggregates(Protocol):
         why: Annotated[str, "one sentence"],
     ) -> None:
         """An aggregate changed."""
-        ...
+        return
 
     @event()
     def host_changed(
@@ -152,4 +152,4 @@ class Aggregates(Protocol):
         generation: Annotated[U64, "of the host"],
     ) -> None:
         """The inventory of a host changed."""
-        ...
+        return

@@ -335,4 +335,4 @@ class Host(Protocol):
         uuid: Annotated[str, "as the property"],
     ) -> None:
         """The host is alive: raised at start and then every `update_interval` seconds."""
-        ...
+        return

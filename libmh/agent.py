@@ -1,0 +1,94 @@
+"""The provider of the `Agent` interface: this process, told by itself."""
+
+import logging
+import time
+from importlib.metadata import PackageNotFoundError, version
+
+from libmh.api.agent import Agent, Broken, CallCounts, ConnectionStatus, Served
+from libmh.connections import Connections
+from libmh.dispatch import Dispatcher
+from libmh.errors import InvalidArguments
+from libmh.providers import Providers
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+MAX_LOGGER = 255
+
+
+def software_version() -> str:
+    """The version of the distribution that is installed, or `unknown` in a bare source tree."""
+    try:
+        return version("matahari")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+class ThisAgent(Agent):
+    """Answers for the process that it lives in. It is bound before its dispatcher exists: `attach` completes it."""
+
+    def __init__(self, name: str, providers: Providers, connections: Connections) -> None:
+        self._name = name
+        self._version = software_version()
+        self._providers = providers
+        self._connections = connections
+        self._started = time.time_ns()
+        self._clock = time.monotonic()
+        self._dispatcher: Dispatcher | None = None
+
+    def attach(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    def name(self) -> str:
+        return self._name
+
+    def version(self) -> str:
+        return self._version
+
+    def started(self) -> int:
+        return self._started
+
+    def uptime(self) -> float:
+        return time.monotonic() - self._clock
+
+    def interfaces(self) -> list[Served]:
+        return [
+            Served(
+                bound.interface.name,
+                bound.interface.version,
+                f"{type(bound.provider).__module__}.{type(bound.provider).__qualname__}",
+                bound.interface.doc.partition("\n\n")[0],
+            )
+            for bound in self._providers.bound.values()
+        ]
+
+    def broken(self) -> list[Broken]:
+        return list(self._providers.broken)
+
+    def connections(self) -> list[ConnectionStatus]:
+        return self._connections.list()
+
+    def calls(self) -> CallCounts:
+        return self._dispatcher.counts() if self._dispatcher else CallCounts(0, 0, 0, 0, 0)
+
+    def log_levels(self) -> dict[str, str]:
+        loggers = {"": logging.getLogger()} | {
+            name: logger
+            for name, logger in logging.root.manager.loggerDict.items()
+            if isinstance(logger, logging.Logger) and logger.level
+        }
+        return {name: logging.getLevelName(logger.level).lower() for name, logger in sorted(loggers.items())}
+
+    def ping(self, payload: str = "") -> str:
+        return payload
+
+    def set_log_level(self, logger: str, level: str) -> None:
+        word = level.lower()
+        if word not in LEVELS and (word or not logger):
+            raise InvalidArguments(
+                f"level: expected one of {', '.join(LEVELS)}, got '{level[:MAX_LOGGER]}'", argument="level"
+            )
+        if logger and logger not in logging.root.manager.loggerDict:
+            # making one for every name that a caller thinks of would never be freed
+            raise InvalidArguments(
+                f"logger: there is none called '{logger[:MAX_LOGGER]}'", argument="logger"
+            )
+        logging.getLogger(logger or None).setLevel(word.upper() if word else logging.NOTSET)

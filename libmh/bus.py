@@ -1,0 +1,591 @@
+"""D-Bus for the rest of the product: the only module that knows which D-Bus library is installed.
+
+dbus-fast is used where it is installed (it answers some three times as many calls), dbus-next elsewhere;
+`MATAHARI_DBUS_LIBRARY=dbus-next|dbus-fast` decides for tests and benchmarks. Both are used at their message level alone,
+and are imported at first use.
+
+`connect` gives an asyncio `Bus`; `SystemBus` is for providers: blocking calls from any thread, one background loop for
+the whole process. Every wait has a deadline, and every failure is a `Problem`.
+"""
+
+import asyncio
+import concurrent.futures
+import functools
+import logging
+import os
+import struct
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from libmh.errors import (
+    BY_DBUS_NAME,
+    BackendFailed,
+    Conflict,
+    Failed,
+    InvalidArguments,
+    NotAuthorized,
+    NotFound,
+    NotImplementedHere,
+    Problem,
+    Timeout,
+    Unavailable,
+)
+
+log = logging.getLogger("libmh.bus")
+
+SYSTEM = "system"
+SYSTEM_ADDRESS = "unix:path=/run/dbus/system_bus_socket"
+DAEMON = "org.freedesktop.DBus"
+DAEMON_PATH = "/org/freedesktop/DBus"
+CONNECT_DEADLINE = 10.0
+CALL_DEADLINE = 25.0  # what the bus daemon and the other libraries use
+GRACE = 1.0
+MAX_OUTSTANDING = 4096
+MAX_PIPELINED = 256
+MAX_UNSENT = 8192
+MAX_SIGNATURES = 4096
+MAX_AUTH_LINE = 16_384
+MAX_WORDS = 1000
+NO_REPLY_EXPECTED = 0x1
+ALLOW_INTERACTIVE_AUTHORIZATION = 0x4
+DO_NOT_QUEUE = 4
+NAME_IS_OURS = (1, 4)  # primary owner, already owner
+# what marshalling raises when a body does not fit its signature, over both libraries
+UNMARSHALLABLE = (TypeError, ValueError, OverflowError, AttributeError, struct.error)
+
+PROBLEMS: Mapping[str, type[Problem]] = {
+    "org.freedesktop.DBus.Error.AccessDenied": NotAuthorized,
+    "org.freedesktop.DBus.Error.AuthFailed": NotAuthorized,
+    "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired": NotAuthorized,
+    "org.freedesktop.PolicyKit1.Error.NotAuthorized": NotAuthorized,
+    "org.freedesktop.DBus.Error.ServiceUnknown": Unavailable,
+    "org.freedesktop.DBus.Error.NameHasNoOwner": Unavailable,
+    "org.freedesktop.DBus.Error.NoReply": Unavailable,
+    "org.freedesktop.DBus.Error.Disconnected": Unavailable,
+    "org.freedesktop.DBus.Error.NoServer": Unavailable,
+    "org.freedesktop.DBus.Error.LimitsExceeded": Unavailable,
+    "org.freedesktop.DBus.Error.Timeout": Timeout,
+    "org.freedesktop.DBus.Error.TimedOut": Timeout,
+    "org.freedesktop.DBus.Error.UnknownMethod": NotFound,
+    "org.freedesktop.DBus.Error.UnknownObject": NotFound,
+    "org.freedesktop.DBus.Error.UnknownInterface": NotFound,
+    "org.freedesktop.DBus.Error.UnknownProperty": NotFound,
+    "org.freedesktop.DBus.Error.InvalidArgs": InvalidArguments,
+    "org.freedesktop.DBus.Error.InvalidSignature": InvalidArguments,
+    "org.freedesktop.DBus.Error.PropertyReadOnly": InvalidArguments,
+    "org.freedesktop.DBus.Error.NotSupported": NotImplementedHere,
+}
+
+
+class Message(Protocol):
+    """A message as both libraries have it."""
+
+    path: Any
+    interface: Any
+    member: Any
+    sender: Any
+    destination: Any
+    signature: Any
+    body: Any
+    serial: Any
+    reply_serial: Any
+    error_name: Any
+    flags: Any
+    message_type: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What is used of a D-Bus library: its classes, the four message types, and `open`: a connection to an address."""
+
+    name: str
+    message: Any
+    variant: Any
+    method_call: Any
+    method_return: Any
+    error: Any
+    signal: Any
+    open: Callable[[str], Any]
+
+
+@functools.cache
+def library() -> Library:
+    """The library in use. `BackendFailed` where neither is installed, or not the one asked for."""
+    wanted = os.environ.get("MATAHARI_DBUS_LIBRARY", "")
+    if wanted not in ("", "dbus-fast", "dbus-next"):
+        raise BackendFailed(f"MATAHARI_DBUS_LIBRARY is '{wanted}', expected 'dbus-fast' or 'dbus-next'")
+    if wanted != "dbus-next":
+        try:
+            return _fast()
+        except ImportError as error:
+            if wanted:
+                raise BackendFailed(f"dbus-fast is not installed: {error}") from error
+    try:
+        return _next()
+    except ImportError as error:
+        raise BackendFailed(f"neither dbus-fast nor dbus-next is installed: {error}") from error
+
+
+def _fast() -> Library:
+    from dbus_fast import Message as FastMessage
+    from dbus_fast import MessageType, Variant
+    from dbus_fast.aio import MessageBus
+
+    return Library(
+        "dbus-fast",
+        FastMessage,
+        Variant,
+        MessageType.METHOD_CALL,
+        MessageType.METHOD_RETURN,
+        MessageType.ERROR,
+        MessageType.SIGNAL,
+        lambda address: MessageBus(bus_address=address),
+    )
+
+
+def _next() -> Library:
+    from dbus_next import Message as NextMessage
+    from dbus_next import MessageType, Variant
+    from dbus_next.aio import MessageBus
+    from dbus_next.signature import SignatureTree
+
+    class Careful(MessageBus):  # type: ignore[misc]  # it has no types
+        """dbus-next with its three holes closed: it is no longer maintained."""
+
+        async def _auth_readline(self) -> str:
+            # the original spins for ever, without giving way, when the bus hangs up during the handshake
+            line = b""
+            while not line.endswith(b"\r\n"):
+                received = await self._loop.sock_recv(self._sock, 1)
+                if not received or len(line) > MAX_AUTH_LINE:
+                    raise EOFError("the bus hung up during the handshake")
+                line += received
+            return line[:-2].decode("utf-8", "replace")
+
+        def _message_reader(self) -> None:
+            # the original ends the connection at a message that it cannot read, so any user could cut us off; and it
+            # keeps every signature that it has ever seen
+            if len(SignatureTree._cache) > MAX_SIGNATURES:  # noqa: SLF001 - it offers nothing else
+                SignatureTree._cache.clear()  # noqa: SLF001
+            try:
+                while not self._disconnected and self._unmarshaller.unmarshall():
+                    self._on_message(self._unmarshaller.message)
+                    self._unmarshaller = self._create_unmarshaller()
+            except UNMARSHALLABLE as error:
+                log.warning("a message could not be read: %s, ignoring", error)
+                self._unmarshaller = self._create_unmarshaller()  # it had read exactly that message
+            except (OSError, EOFError) as error:
+                self._finalize(error)
+
+        def _finalize(self, err: BaseException | None = None) -> None:
+            # the original leaves the socket open
+            super()._finalize(err)
+            self._stream.close()
+            self._sock.close()
+
+    return Library(
+        "dbus-next",
+        NextMessage,
+        Variant,
+        MessageType.METHOD_CALL,
+        MessageType.METHOD_RETURN,
+        MessageType.ERROR,
+        MessageType.SIGNAL,
+        lambda address: Careful(bus_address=address),
+    )
+
+
+def variant(signature: str, value: Any) -> Any:
+    """A value with its signature, for the `v` in a body."""
+    return library().variant(signature, value)
+
+
+def unwrap(value: Any) -> Any:
+    """Variants replaced by what they hold, all the way down."""
+    if isinstance(value, list | tuple):
+        return [unwrap(each) for each in value]
+    if isinstance(value, dict):
+        return {key: unwrap(each) for key, each in value.items()}
+    if hasattr(value, "signature") and hasattr(value, "value"):
+        return unwrap(value.value)
+    return value
+
+
+def problem_of(name: str, words: str) -> Problem:
+    """The failure that a D-Bus error name stands for."""
+    words = words[:MAX_WORDS]
+    known = BY_DBUS_NAME.get(name)
+    if known is not None:
+        return known(words)
+    listed = PROBLEMS.get(name)
+    if listed is not None:
+        return listed(words or name, dbus_error=name)
+    if name.startswith("org.freedesktop.DBus.Error.Spawn."):
+        return Unavailable(words or name, dbus_error=name)
+    return BackendFailed(f"{name}: {words}" if words else name, dbus_error=name)
+
+
+def resolve(address: str) -> str:
+    """A bus address: `system` is the environment's or the well-known one."""
+    return os.environ.get("DBUS_SYSTEM_BUS_ADDRESS", SYSTEM_ADDRESS) if address == SYSTEM else address
+
+
+async def connect(address: str = SYSTEM, *, timeout: float = CONNECT_DEADLINE) -> "Bus":  # noqa: ASYNC109
+    """A connection to the bus at `address` (`system`, or a D-Bus address). Raises `Unavailable` when there is no bus
+    or it does not answer, `NotAuthorized` when it refuses us, `InvalidArguments` for an address that is none."""
+    resolved = resolve(address)
+    try:
+        async with asyncio.timeout(timeout):
+            return Bus(await _open(resolved), address)
+    except TimeoutError:
+        raise Unavailable(
+            f"the bus at '{address}' did not answer within {timeout:g} s", bus=address
+        ) from None
+    except (OSError, EOFError) as error:
+        raise Unavailable(f"there is no bus at '{address}': {error}", bus=address) from error
+    except (ValueError, KeyError) as error:  # not an address
+        raise InvalidArguments(f"'{address}' is not a D-Bus address: {error}", argument="address") from error
+
+
+async def _open(address: str) -> Any:
+    loop = asyncio.get_running_loop()
+    if address.startswith("unix:path="):
+        await _probe(loop, address.removeprefix("unix:path=").partition(",")[0].partition(";")[0])
+    raw = library().open(address)
+    try:
+        await raw.connect()
+    except BaseException as error:
+        raw.disconnect()
+        if type(error).__name__ == "AuthError":  # each library has its own
+            raise NotAuthorized(f"the bus at '{address}' refused us: {error}", bus=address) from error
+        raise
+    return raw
+
+
+async def _probe(loop: asyncio.AbstractEventLoop, path: str) -> None:
+    # dbus-next connects in its constructor and would block the loop on a bus that no longer accepts
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        await loop.sock_connect(probe, path)
+
+
+@dataclass(frozen=True, slots=True)
+class BusCall:
+    """A method call: `signature` tells the types of `arguments`."""
+
+    destination: str
+    path: str
+    interface: str
+    member: str
+    signature: str = ""
+    arguments: Sequence[Any] = ()
+
+
+class Bus:
+    """A connection, for use on its own loop. `closed` is done, with the reason, when it is over."""
+
+    def __init__(self, raw: Any, address: str) -> None:
+        lib = library()
+        self._raw = raw
+        self._library = lib
+        self._method_call = lib.method_call
+        self._signal = lib.signal
+        self._replies: dict[int, asyncio.Future[Message]] = {}
+        self._on_call: Callable[[Message], None] | None = None
+        self._on_signal: tuple[Callable[[Message], None], ...] = ()
+        self.address = address
+        self.name: str = raw.unique_name
+        self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        raw.add_message_handler(self._receive)
+        self._watching = asyncio.create_task(self._watch())
+
+    @property
+    def connected(self) -> bool:
+        return bool(self._raw.connected)
+
+    def on_call(self, handler: Callable[[Message], None]) -> None:
+        """Hand every method call to `handler`, which must not raise and must see to the answer."""
+        self._on_call = handler
+
+    def on_signal(self, handler: Callable[[Message], None]) -> None:
+        """Hand every signal to `handler`, which must not raise. Whose signal it is, it must check for itself."""
+        self._on_signal = (*self._on_signal, handler)
+
+    async def call(
+        self,
+        destination: str,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str = "",
+        arguments: Sequence[Any] = (),
+        *,
+        timeout: float = CALL_DEADLINE,  # noqa: ASYNC109 - every wait has a deadline, this is where it is set
+        flags: int = 0,
+        raw: bool = False,
+    ) -> list[Any]:
+        """Call a method and return the values of its answer, variants unwrapped unless `raw`. Raises the `Problem` that
+        the error answered stands for, `Timeout` after `timeout` seconds, `Unavailable` when the connection is lost."""
+        reply = await self._answer(
+            BusCall(destination, path, interface, member, signature, arguments), timeout, flags
+        )
+        if reply.message_type is self._library.error:
+            raise problem_of(str(reply.error_name), _words(reply))
+        return list(reply.body) if raw else [unwrap(value) for value in reply.body]
+
+    async def _answer(self, call: BusCall, seconds: float, flags: int) -> Message:
+        if len(self._replies) >= MAX_OUTSTANDING:
+            raise Unavailable(f"{MAX_OUTSTANDING} calls are outstanding on the bus", bus=self.address)
+        message = self._message(call, flags)
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._replies[message.serial] = future
+        try:
+            self.send(message)
+            async with asyncio.timeout(seconds):
+                return await future
+        except TimeoutError:
+            raise Timeout(
+                f"{call.interface}.{call.member} of '{call.destination}' did not answer within {seconds:g} s",
+                source=call.destination,
+            ) from None
+        finally:
+            self._replies.pop(message.serial, None)
+
+    def _message(self, call: BusCall, flags: int) -> Message:
+        try:
+            message: Message = self._library.message(
+                destination=call.destination,
+                path=call.path,
+                interface=call.interface,
+                member=call.member,
+                flags=flags,
+                signature=call.signature,
+                body=list(call.arguments),
+                serial=self._raw.next_serial(),
+            )
+        except UNMARSHALLABLE as error:  # a name or signature that D-Bus does not allow
+            raise InvalidArguments(
+                f"{call.interface}.{call.member}: cannot be called: {error}", argument=call.member
+            ) from error
+        return message
+
+    def send(self, message: Message) -> None:
+        """Send a message. Raises `Unavailable` when the connection is over or does not drain, `InvalidArguments` when
+        the body does not fit its signature."""
+        if not self._raw.connected:
+            raise Unavailable(f"the connection to the bus at '{self.address}' is lost", bus=self.address)
+        try:
+            sent = self._raw.send(message)
+        except UNMARSHALLABLE as error:
+            raise InvalidArguments(
+                f"a body of signature '{message.signature}' cannot be sent: {error}", argument=""
+            ) from error
+        if sent is not None and not sent.done():
+            self._unsent(sent)
+
+    def _unsent(self, sent: "asyncio.Future[None]") -> None:
+        # its failure is the connection's, and that is told by `closed`
+        sent.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    def reply(self, call: Message, signature: str = "", body: Sequence[Any] = ()) -> None:
+        """Answer a method call, unless its caller wants no answer. Raises as `send`."""
+        if call.flags.value & NO_REPLY_EXPECTED:
+            return
+        self.send(
+            self._library.message(
+                message_type=self._library.method_return,
+                reply_serial=call.serial,
+                destination=call.sender,
+                signature=signature,
+                body=body,
+            )
+        )
+
+    def fail(self, call: Message, name: str, words: str) -> None:
+        """Answer a method call with an error, unless its caller wants no answer. Raises as `send`."""
+        if call.flags.value & NO_REPLY_EXPECTED:
+            return
+        self.send(
+            self._library.message(
+                message_type=self._library.error,
+                reply_serial=call.serial,
+                destination=call.sender,
+                error_name=name,
+                signature="s",
+                body=[words.replace("\0", "\\0").encode("utf-8", "replace").decode()],
+            )
+        )
+
+    def signal(self, path: str, interface: str, member: str, signature: str, body: Sequence[Any]) -> None:
+        """Broadcast a signal. Raises as `send`."""
+        self.send(
+            self._library.message(
+                message_type=self._library.signal,
+                path=path,
+                interface=interface,
+                member=member,
+                signature=signature,
+                body=body,
+            )
+        )
+
+    async def ask(self, member: str, signature: str = "", *arguments: Any) -> list[Any]:
+        """Call a method of the bus itself (org.freedesktop.DBus). Raises as `call`."""
+        return await self.call(DAEMON, DAEMON_PATH, DAEMON, member, signature, arguments)
+
+    async def add_match(self, rule: str) -> None:
+        """Have the signals that `rule` (a D-Bus match rule) selects delivered."""
+        await self.ask("AddMatch", "s", rule)
+
+    async def own(self, name: str) -> None:
+        """Own a well-known name; `Conflict` when somebody else does, `NotAuthorized` when the bus forbids it."""
+        (answer,) = await self.ask("RequestName", "su", name, DO_NOT_QUEUE)
+        if answer not in NAME_IS_OURS:
+            raise Conflict(f"the name '{name}' on the bus at '{self.address}' belongs to another", name=name)
+
+    async def release(self, name: str) -> None:
+        """Give a well-known name back."""
+        await self.ask("ReleaseName", "s", name)
+
+    async def close(self) -> None:
+        """End the connection; what is outstanding fails with `Unavailable`."""
+        if self._raw.connected:
+            self._raw.disconnect()
+        try:
+            async with asyncio.timeout(GRACE):
+                await asyncio.shield(self._watching)
+        except TimeoutError:  # the library did not notice its own end
+            self._over("closed")
+
+    def _receive(self, message: Message) -> bool:
+        kind = message.message_type
+        if kind is self._method_call:
+            if self._on_call is None:
+                return False
+            self._on_call(message)
+            return True
+        if kind is self._signal:
+            for handler in self._on_signal:
+                handler(message)
+            return False
+        future = self._replies.pop(message.reply_serial, None)
+        if future is not None and not future.done():
+            future.set_result(message)
+        return future is not None
+
+    async def _watch(self) -> None:
+        try:
+            await self._raw.wait_for_disconnect()
+        except (OSError, EOFError, *UNMARSHALLABLE) as error:  # the bus hung up, or sent what is no message
+            self._over(str(error) or "the bus hung up")
+        else:
+            self._over("closed")
+
+    def _over(self, reason: str) -> None:
+        for future in self._replies.values():
+            if not future.done():
+                future.set_exception(
+                    Unavailable(f"the connection to the bus at '{self.address}' is lost: {reason}")
+                )
+        if not self.closed.done():
+            self.closed.set_result(reason)
+
+
+def _words(reply: Message) -> str:
+    return reply.body[0] if reply.body and isinstance(reply.body[0], str) else ""
+
+
+@functools.cache
+def _background() -> asyncio.AbstractEventLoop:
+    # one loop in one daemon thread, for all the blocking clients of the process
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="bus", daemon=True).start()
+    return loop
+
+
+class SystemBus:
+    """Blocking calls from any thread. It connects at the first call, and again after a loss."""
+
+    def __init__(self, address: str = SYSTEM) -> None:
+        self._address = address
+        self._bus: Bus | None = None
+        self._connecting = asyncio.Lock()
+
+    def call(
+        self,
+        destination: str,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str = "",
+        *arguments: Any,
+        timeout: float = CALL_DEADLINE,
+    ) -> list[Any]:
+        """Call a method and return the values of its answer, variants unwrapped. Raises as `Bus.call` and `connect`;
+        `timeout` is for both together."""
+        (outcome,) = self.call_many(
+            [BusCall(destination, path, interface, member, signature, arguments)], timeout=timeout
+        )
+        if isinstance(outcome, Problem):
+            raise outcome
+        return outcome
+
+    def call_many(
+        self, calls: Sequence[BusCall], *, timeout: float = CALL_DEADLINE
+    ) -> list[list[Any] | Problem]:
+        """Make calls side by side, and return for each its values or the failure that it met. `timeout` is for all
+        together; where there is no bus every call fails the same way."""
+        future = asyncio.run_coroutine_threadsafe(self._all(calls, timeout), _background())
+        try:
+            return future.result(timeout + GRACE)
+        except concurrent.futures.TimeoutError:
+            future.cancel()
+            raise Timeout(f"the bus at '{self._address}' did not answer within {timeout:g} s") from None
+
+    def close(self) -> None:
+        """End the connection; a later call makes a new one."""
+        bus, self._bus = self._bus, None
+        if bus is not None:
+            asyncio.run_coroutine_threadsafe(bus.close(), _background()).result(2 * GRACE)
+
+    async def _all(self, calls: Sequence[BusCall], seconds: float) -> list[list[Any] | Problem]:
+        places = asyncio.Semaphore(MAX_PIPELINED)
+        end = asyncio.get_running_loop().time() + seconds
+
+        async def one(bus: Bus, call: BusCall) -> list[Any] | Problem:
+            async with places:
+                left = end - asyncio.get_running_loop().time()
+                try:
+                    return await bus.call(
+                        call.destination,
+                        call.path,
+                        call.interface,
+                        call.member,
+                        call.signature,
+                        call.arguments,
+                        timeout=max(left, 0.0),
+                    )
+                except Problem as problem:
+                    return problem
+
+        try:
+            bus = await self._connected(seconds)
+        except Problem as problem:
+            return [problem for _ in calls]
+        return list(await asyncio.gather(*(one(bus, call) for call in calls)))
+
+    async def _connected(self, seconds: float) -> Bus:
+        async with self._connecting:
+            if self._bus is None or not self._bus.connected:
+                self._bus = await connect(self._address, timeout=min(seconds, CONNECT_DEADLINE))
+            return self._bus
+
+
+@functools.cache
+def system_bus(address: str = SYSTEM) -> SystemBus:
+    """The process's own connection to a bus, shared by its providers."""
+    return SystemBus(address)

@@ -1,0 +1,82 @@
+"""`local:`: this host in this process, through the same steps as over a bus, without a bus or a loop."""
+
+from collections.abc import Iterator
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Self, TypeVar
+
+from libmh.call import Bound, Request, Verb, look_up, prepare, run
+from libmh.client import proxy
+from libmh.context import Context
+from libmh.errors import NotFound, Problem, Timeout
+from libmh.events import Event
+from libmh.guard import SHARED
+from libmh.providers import load
+from libmh.spec import Kind, Plain
+
+P = TypeVar("P")
+
+
+class LocalConnection:
+    """`libmh.client.Connection` to the providers of this process; each is loaded when it is first asked for."""
+
+    def __init__(self, context: Context | None = None) -> None:
+        self._context = context or Context()
+        self._bound: dict[str, Bound] = {}
+
+    def request(self, request: Request) -> Plain:
+        if request.interface not in self._bound:
+            self._bound.update(load(self._context, (request.interface,)).bound)
+        bound = look_up(self._bound, request)
+        if request.verb is Verb.GET_ALL:
+            return self._read_all(bound)
+        answer = self._answer(bound, request)
+        if answer is None and request.verb is Verb.GET:
+            raise NotFound(f"'{request.interface}.{request.member}' is not known on this host")
+        return answer
+
+    def _answer(self, bound: Bound, request: Request) -> Plain:
+        call = prepare(bound, request)
+        if call.member.inline:
+            return run(call)
+        deadline = min(request.deadline or call.member.deadline, call.member.deadline)
+        key = ":".join((call.member.action, *call.objects.values()))
+        return SHARED.call(key, lambda: run(call), deadline)
+
+    def _read_all(self, bound: Bound) -> Plain:
+        values: dict[str, Plain] = {}
+        for member in bound.interface.of(Kind.PROPERTY):
+            try:
+                value = self._answer(bound, Request(bound.interface.name, member.name, Verb.GET))
+            except Problem:
+                continue  # as on a bus: what cannot be read is left out, `Host.facts` says why
+            if value is not None:
+                values[member.name] = value
+        return values
+
+    def proxy(self, protocol: type[P]) -> P:
+        return proxy(protocol, self.request)
+
+    def events(self, interface: str = "", member: str = "", timeout: float | None = None) -> Iterator[Event]:
+        came: SimpleQueue[Event] = SimpleQueue()
+        end = self._context.events.subscribe(came.put)
+        try:
+            while True:
+                event = came.get(timeout=timeout)
+                if interface in ("", event.interface) and member in ("", event.member):
+                    yield event
+        except Empty:
+            raise Timeout(f"no event came for {timeout:g} s") from None
+        finally:
+            end()
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,149 @@
+"""Connections over a transport: for asyncio, and for plain Python with the event loop in a thread of its own."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from importlib import import_module
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+from libmh.call import Request, restore
+from libmh.client import TRANSPORTS, Transport, proxy, request_for
+from libmh.errors import InvalidArguments, Timeout
+from libmh.events import Event
+from libmh.providers import find_interface
+from libmh.spec import DEFAULT_DEADLINE, Plain, member_of
+
+P = TypeVar("P")
+R = TypeVar("R")
+CONNECT_SECONDS = 10.0
+CLOSE_SECONDS = 3.0
+MARGIN = 5.0
+"""What a transport may take beyond a request's deadline before the caller stops waiting for it."""
+
+
+class AsyncConnection:
+    """A connection for asyncio: `await connection.call(Host.get_uuid, "Custom")`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+
+    async def call(self, declared: Callable[..., R], /, *arguments: Any, **named: Any) -> R:
+        """Call a member of a declared interface; properties are read."""
+        member = member_of(declared)
+        return cast(
+            R,
+            restore(
+                member, await self.transport.call(request_for(member, declared.__name__, arguments, named))
+            ),
+        )
+
+    async def request(self, request: Request) -> Plain:
+        """The plain tree that answers a request."""
+        return await self.transport.call(request)
+
+    def events(self, interface: str = "", member: str = "") -> AsyncIterator[Event]:
+        return self.transport.events(interface, member)
+
+    async def close(self) -> None:
+        await self.transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class BlockingConnection:
+    """`Connection` over a `Transport`, whose event loop runs in a thread of its own."""
+
+    def __init__(
+        self, opening: Callable[[], Coroutine[Any, Any, Transport]], seconds: float = CONNECT_SECONDS
+    ) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="libmh-client", daemon=True)
+        self._thread.start()
+        try:
+            self.transport = self._run(opening(), seconds)
+        except BaseException:
+            self._stop()
+            raise
+
+    def request(self, request: Request) -> Plain:
+        return self._run(
+            self.transport.call(request), (request.deadline or declared_deadline(request)) + MARGIN
+        )
+
+    def proxy(self, protocol: type[P]) -> P:
+        return proxy(protocol, self.request)
+
+    def events(self, interface: str = "", member: str = "", timeout: float | None = None) -> Iterator[Event]:
+        stream = self.transport.events(interface, member)
+        while True:
+            try:
+                yield self._run(anext(stream), timeout)  # type: ignore[arg-type]  # anext is a coroutine here
+            except StopAsyncIteration:
+                return
+
+    def close(self) -> None:
+        if self._loop.is_closed():
+            return
+        try:
+            self._run(self.transport.close(), CLOSE_SECONDS)
+        except Timeout:
+            pass  # the peer does not take part in the good-bye
+        finally:
+            self._stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, work: Coroutine[Any, Any, R], seconds: float | None) -> R:
+        future = asyncio.run_coroutine_threadsafe(_awaited(work), self._loop)
+        try:
+            return future.result(seconds)
+        except TimeoutError:
+            future.cancel()
+            raise Timeout(f"no answer within {seconds:g} s") from None
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CLOSE_SECONDS)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+
+async def _awaited(work: Coroutine[Any, Any, R]) -> R:
+    return await work
+
+
+def declared_deadline(request: Request) -> float:
+    """The deadline of the member that a request names, as far as this process knows its declaration."""
+    interface = find_interface(request.interface)
+    member = interface.members.get(request.member) if interface else None
+    return max(member.deadline if member else 0.0, DEFAULT_DEADLINE)
+
+
+async def connect_async(url: str) -> AsyncConnection:
+    """The same for asyncio; there is no `local:`, a provider in this process is called as it is."""
+    return AsyncConnection(await open_transport(url))
+
+
+async def open_transport(url: str) -> Transport:
+    """The transport of a URL's scheme, connected."""
+    scheme = url.partition(":")[0]
+    if scheme not in TRANSPORTS:
+        schemes = ", ".join(f"{known}:" for known in ("local", *TRANSPORTS))
+        raise InvalidArguments(
+            f"'{url}' is not a URL that leads to a host: expected one of {schemes}", argument="url"
+        )
+    transport: Transport = await import_module(TRANSPORTS[scheme]).connect(url)
+    return transport

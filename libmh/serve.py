@@ -1,0 +1,288 @@
+"""What every agent process does: options, configuration, logging, readiness, watchdog, signals, heartbeats."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn, Protocol, cast
+
+from libmh.agent import LEVELS, ThisAgent, software_version
+from libmh.api.host import Host
+from libmh.connections import Connections
+from libmh.context import Context, Settings
+from libmh.dispatch import Authority, Dispatcher
+from libmh.errors import InvalidArguments, Problem
+from libmh.guard import SHARED
+from libmh.notify import notify, watchdog_seconds
+from libmh.providers import Providers, load
+from libmh.spec import interface_of
+
+log = logging.getLogger("libmh.serve")
+STOP_SECONDS = 10.0
+DRAIN_SECONDS = 5.0
+RECHECK_SECONDS = 5.0
+
+SERVERS: Mapping[str, str] = {"amqp": "mh_amqp.server"}
+"""URL scheme -> module with `serve` (see `Server`); imported when it is first asked for."""
+
+
+class Server(Protocol):
+    """Serve a dispatcher's interfaces at addresses of a broker, until `process.stop` is set; reconnect for ever."""
+
+    async def __call__(
+        self,
+        process: "Process",
+        urls: Sequence[str],
+        dispatcher: Dispatcher,
+        addresses: Mapping[str, Collection[str]],
+        connections: Connections,
+    ) -> None: ...
+
+
+def server_for(url: str) -> Server:
+    """The server half of a URL's scheme."""
+    scheme = url.partition(":")[0]
+    if scheme not in SERVERS:
+        raise InvalidArguments(
+            f"'{url}' is not the URL of a broker: expected {', '.join(SERVERS)}://host:port"
+        )
+    server: Server = import_module(SERVERS[scheme]).serve
+    return server
+
+
+@dataclass(slots=True)
+class Process:
+    """A running agent process, given to the command's body. `config` holds the tables of the configuration file."""
+
+    name: str
+    options: argparse.Namespace
+    config: Mapping[str, Any]
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    _announced: bool = False
+
+    @property
+    def state(self) -> Path:
+        """The directory for what persists."""
+        return Path(self.options.state)
+
+    def ready(self, text: str) -> None:
+        """Say once, on stdout and to the service manager, that calls are answered from now on."""
+        if not self._announced:
+            self._announced = True
+            print(f"ready: {self.name} {text}", flush=True)
+            notify(f"READY=1\nSTATUS={text}")
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`."""
+        notify(f"STATUS={text}")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """An agent's command line: `tables` are the names of the tables that its configuration file may have."""
+
+    name: str
+    summary: str
+    body: Callable[[Process], Awaitable[None]]
+    add_options: Callable[[argparse.ArgumentParser], None] = lambda _parser: None
+    tables: frozenset[str] = frozenset()
+
+
+def main(command: Command, argv: Sequence[str] | None = None) -> int:
+    """Run a command until it is told to stop. 0: ended in an orderly way; 1: could not go on, one sentence on stderr; 2:
+    usage."""
+    parser = _parser(command)
+    options = parser.parse_args(argv)
+    config = _configure(parser, command, options, argv)
+    _log_to_stderr(options.log_level)
+    try:
+        return asyncio.run(_run(Process(command.name, options, config), command))
+    except Problem as problem:
+        print(f"{command.name}: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser(command: Command) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(command.name, description=command.summary, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"{command.name} {software_version()}")
+    parser.add_argument(
+        "--state", metavar="DIR", default=default_state(), help="directory for what persists"
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML file; its keys are these options")
+    parser.add_argument("--log-level", choices=LEVELS, default="info", help="how much to say on stderr")
+    command.add_options(parser)
+    return parser
+
+
+def default_state() -> str:
+    """Systemd's STATE_DIRECTORY, /var/lib/matahari for root, the XDG state directory for anybody else."""
+    given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if given:
+        return given
+    if os.geteuid() == 0:
+        return "/var/lib/matahari"
+    return str(Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "matahari")
+
+
+def _configure(
+    parser: argparse.ArgumentParser,
+    command: Command,
+    options: argparse.Namespace,
+    argv: Sequence[str] | None,
+) -> Mapping[str, Any]:
+    """Let the file's values stand where the command line says nothing, and answer the file's tables."""
+    if options.config is None:
+        return {}
+    import tomllib
+
+    try:
+        with Path(options.config).open("rb") as file:
+            values = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        _refuse(parser, f"cannot read the configuration '{options.config}': {error}")
+    tables = {name: value for name, value in values.items() if isinstance(value, dict)}
+    for name in tables.keys() - command.tables:
+        _refuse(parser, f"'{options.config}': there is no table [{name}] here")
+    arguments = [
+        word
+        for name, value in values.items()
+        if name not in tables
+        for word in _as_arguments(parser, options.config, name, value)
+    ]
+    # the file's words come first, so that the command line's win
+    parser.parse_args([*arguments, *(sys.argv[1:] if argv is None else argv)], options)
+    return tables
+
+
+def _as_arguments(parser: argparse.ArgumentParser, path: str, name: str, value: object) -> list[str]:
+    option = f"--{name}"
+    if option not in parser._option_string_actions or name in ("config", "help", "version"):  # noqa: SLF001 - argparse has no other way to ask
+        _refuse(parser, f"'{path}': there is no option '{name}'")
+    if isinstance(value, bool):
+        return [option] if value else []
+    return [word for each in (value if isinstance(value, list) else [value]) for word in (option, str(each))]
+
+
+def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    parser.error(message)
+
+
+def _log_to_stderr(level: str) -> None:
+    # the journal has its own clock
+    stamp = "" if os.environ.get("JOURNAL_STREAM") else "%(asctime)s "
+    logging.basicConfig(
+        level=level.upper(), format=stamp + "%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+
+
+async def _run(process: Process, command: Command) -> int:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, process)
+    body = asyncio.ensure_future(command.body(process))
+    alive = asyncio.ensure_future(_watchdog())
+    stopped = asyncio.ensure_future(process.stop.wait())
+    try:
+        await asyncio.wait({body, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not body.done():
+            await asyncio.wait({body}, timeout=STOP_SECONDS)
+        if not body.done():
+            log.warning("did not end within %g s, leaving", STOP_SECONDS)
+            return 1
+        body.result()
+    finally:
+        for task in (body, alive, stopped):
+            task.cancel()
+    return 0
+
+
+def _stop(process: Process) -> None:
+    if process.stop.is_set():
+        os._exit(1)  # asked twice: whoever asks does not want to wait
+    notify("STOPPING=1")
+    process.stop.set()
+
+
+async def _watchdog() -> None:
+    seconds = watchdog_seconds()
+    while seconds is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(seconds / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class HostAgent:
+    """What a process that answers for its host is made of."""
+
+    context: Context
+    providers: Providers
+    connections: Connections
+    dispatcher: Dispatcher
+
+
+def host_agent(process: Process, authority: Authority, only: Collection[str] = ()) -> HostAgent:
+    """The providers of this host, and `Agent`, behind a dispatcher. `only` names the interfaces wanted."""
+    context = Context(settings=Settings(process.state / "settings.json"))
+    providers = load(context, only)
+    known = {
+        word for bound in providers.bound.values() for word in (bound.interface.name, bound.interface.short)
+    }
+    for name in only:
+        if name not in known | {broken.name for broken in providers.broken}:
+            raise InvalidArguments(f"--only: there is no interface '{name}' here")
+    return with_agent(process, context, providers, authority)
+
+
+def with_agent(process: Process, context: Context, providers: Providers, authority: Authority) -> HostAgent:
+    """Add the process's own `Agent` to some providers and put a dispatcher before them."""
+    connections = Connections(context.events)
+    this = ThisAgent(process.name, providers, connections)
+    providers.add(this)
+    dispatcher = Dispatcher(providers.bound, context, authority)
+    this.attach(dispatcher)
+    return HostAgent(context, providers, connections, dispatcher)
+
+
+class Heart(Protocol):
+    """A provider of `Host` that can raise its heartbeat."""
+
+    def beat(self) -> None: ...
+
+    def update_interval(self) -> int: ...
+
+
+async def heartbeats(agent: HostAgent, stop: asyncio.Event) -> None:
+    """Beat at once and then every `update_interval` seconds, whoever sets it, in this process or in another."""
+    bound = agent.providers.bound.get(interface_of(Host).name)
+    if bound is None or not hasattr(bound.provider, "beat"):
+        return
+    heart = cast("Heart", bound.provider)
+    waited = 0.0
+    first = True
+    while not stop.is_set():
+        interval = await _guarded("heart:interval", heart.update_interval)
+        if first or (interval and waited >= interval):
+            await _guarded("heart:beat", heart.beat)
+            first, waited = False, 0.0
+        pause = min(RECHECK_SECONDS, interval - waited if interval else RECHECK_SECONDS)
+        pause = max(pause, 0.05)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), pause)
+        waited += pause
+
+
+async def _guarded(key: str, function: Callable[[], Any]) -> Any:
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(SHARED.submit(key, function)), RECHECK_SECONDS)
+    except (Problem, TimeoutError) as error:
+        log.warning("%s: %s, ignoring", key, error)
+        return None

@@ -1,0 +1,90 @@
+"""For tests, here and in other distributions: a transport in memory, and the checks that every provider must pass."""
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from libmh.call import Bound, Caller, Request
+from libmh.context import Context
+from libmh.dispatch import Authority, Dispatcher
+from libmh.events import Event
+from libmh.remote import BlockingConnection
+from libmh.spec import Kind, Plain, interface_of
+from libmh.wire import dump
+
+MAX_EVENTS = 1000
+
+
+class Loopback:
+    """A transport that carries requests to a dispatcher in the same loop, copied, as a bus would copy them."""
+
+    def __init__(self, dispatcher: Dispatcher, caller: Caller | None = None) -> None:
+        self._dispatcher = dispatcher
+        self._caller = caller or Caller("loopback", "test", 0)
+
+    async def call(self, request: Request) -> Plain:
+        carried = replace(request, arguments=copy.deepcopy(request.arguments), caller=self._caller)
+        return copy.deepcopy(await self._dispatcher.call(carried))
+
+    async def events(self, interface: str = "", member: str = "") -> AsyncIterator[Event]:
+        loop = asyncio.get_running_loop()
+        came: asyncio.Queue[Event] = asyncio.Queue()
+        end = self._dispatcher.context.events.subscribe(
+            lambda event: (
+                None if came.qsize() > MAX_EVENTS else loop.call_soon_threadsafe(came.put_nowait, event)
+            )
+        )
+        try:
+            while True:
+                event = await came.get()
+                if interface in ("", event.interface) and member in ("", event.member):
+                    yield event
+        finally:
+            end()
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _later(loop: asyncio.AbstractEventLoop, came: "asyncio.Queue[Event]", event: Event) -> None:
+    if came.qsize() < MAX_EVENTS:
+        loop.call_soon_threadsafe(came.put_nowait, event)
+
+
+def loopback(
+    *providers: object,
+    context: Context | None = None,
+    authority: Authority | None = None,
+    caller: Caller | None = None,
+) -> BlockingConnection:
+    """A blocking connection to providers in this process: `loopback(MyProvider()).proxy(MyInterface)`."""
+    bound = {interface_of(type(each)).name: Bound(interface_of(type(each)), each) for each in providers}
+
+    async def opening() -> Loopback:
+        return Loopback(Dispatcher(bound, context or Context(), authority), caller)
+
+    return BlockingConnection(opening)
+
+
+def unanswered(provider: type) -> list[str]:
+    """Conformance: the members of its declaration that a provider's class does not implement."""
+    interface = interface_of(provider)
+    names = [
+        name
+        for member in interface.members.values()
+        if member.kind is not Kind.EVENT
+        for name in (member.attribute, member.setter)
+        if name
+    ]
+    return [name for name in names if getattr(provider, name, None) is getattr(interface.protocol, name)]
+
+
+def conforming(provider: object) -> dict[str, Plain]:
+    """Conformance: read every property of a provider and convert it as a transport would; answers the plain values.
+    Raises `InvalidArguments` for a value that its declaration does not allow."""
+    interface = interface_of(type(provider))
+    return {
+        member.name: dump(member.type, getattr(provider, member.attribute)(), member.action)
+        for member in interface.of(Kind.PROPERTY)
+    }
