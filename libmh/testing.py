@@ -30,11 +30,7 @@ class Loopback:
     async def events(self, interface: str = "", member: str = "") -> AsyncIterator[Event]:
         loop = asyncio.get_running_loop()
         came: asyncio.Queue[Event] = asyncio.Queue()
-        end = self._dispatcher.context.events.subscribe(
-            lambda event: (
-                None if came.qsize() > MAX_EVENTS else loop.call_soon_threadsafe(came.put_nowait, event)
-            )
-        )
+        end = self._dispatcher.context.events.subscribe(lambda event: _later(loop, came, event))
         try:
             while True:
                 event = await came.get()
