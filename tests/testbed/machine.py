@@ -83,6 +83,7 @@ def booted_host(
     `binds` are seen inside at their own paths; `layers` are disks from `layer`, the uppermost first.
     """
     _check_machine()
+    _sweep()
     own = f"{name}-{os.getpid()}"
     shown = [ROOT, Path(sys.prefix), Path(sys.base_prefix), *binds]
     environment = {
@@ -148,6 +149,13 @@ def _script(
         timeout=seconds,
         check=check,
     )
+
+
+def _sweep() -> None:
+    """Remove what test runs left behind that were killed."""
+    for disk in DISKS.glob("*-*"):
+        if not Path("/proc", disk.name.rpartition("-")[2]).exists():
+            _script("remove", disk.name, check=False)
 
 
 def _check_machine() -> None:
