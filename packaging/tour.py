@@ -1,7 +1,7 @@
 """The tour: start everything here, show one host end to end with `mhctl`, and stay up until Ctrl-C.
 
-A broker on loopback, the D-Bus agent, the conductor and the AMQP agent are children of this process; their state
-and logs are under one directory, and they end with it, in reverse order.
+A broker on loopback, the D-Bus agent, the conductor and the AMQP agent are children of this process; their
+state and logs are under one directory, and they end with it, in reverse order.
 """
 
 import argparse
@@ -95,7 +95,7 @@ def step(name: str) -> Iterator[None]:
 
 @contextmanager
 def held_state(wanted: Path | None) -> Iterator[Path]:
-    """A state directory that no other run uses: `wanted`, or the first free of .state, .state-2, .state-3 ..."""
+    """A state directory that no other run uses: `wanted`, or the first free of .state, .state-2, ..."""
     default = CHECKOUT / ".state"
     candidates = (
         [wanted] if wanted else [default, *(CHECKOUT / f".state-{number}" for number in range(2, 10))]

@@ -126,9 +126,11 @@ def _raises(last: ast.stmt) -> bool:
 
 
 def test_exception_is_caught_once() -> None:
-    wide = [place for source in source_tree.product() for place in catches_everything(source)]
-    assert [place for place in wide if not place.startswith("libmh/dispatch.py:")] == []
-    assert len(wide) <= 1
+    """In dispatch, where bugs become replies; beside that only where foreign code is loaded and handed on."""
+    caught = [place for source in source_tree.product() for place in catches_everything(source)]
+    allowed = ("libmh/dispatch.py:", "libmh/guard.py:", "libmh/providers.py:")
+    assert [place for place in caught if not place.startswith(allowed)] == []
+    assert sum(place.startswith("libmh/dispatch.py:") for place in caught) <= 1
 
 
 def test_the_rules_see_what_they_forbid() -> None:
