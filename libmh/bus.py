@@ -1,11 +1,11 @@
 """D-Bus for the rest of the product: the only module that knows which D-Bus library is installed.
 
 dbus-fast is used where it is installed (it answers some three times as many calls), dbus-next elsewhere;
-`MATAHARI_DBUS_LIBRARY=dbus-next|dbus-fast` decides for tests and benchmarks. Both are used at their message level alone,
-and are imported at first use.
+`MATAHARI_DBUS_LIBRARY=dbus-next|dbus-fast` decides for tests and benchmarks. Both are used at their message
+level alone, and are imported at first use.
 
-`connect` gives an asyncio `Bus`; `SystemBus` is for providers: blocking calls from any thread, one background loop for
-the whole process. Every wait has a deadline, and every failure is a `Problem`.
+`connect` gives an asyncio `Bus`. `SystemBus` is for providers: blocking calls from any thread, over one
+background loop for the whole process. Every wait has a deadline, and every failure is a `Problem`.
 """
 
 import asyncio
@@ -23,7 +23,6 @@ from libmh.errors import (
     BY_DBUS_NAME,
     BackendFailed,
     Conflict,
-    Failed,
     InvalidArguments,
     NotAuthorized,
     NotFound,
@@ -44,7 +43,7 @@ CALL_DEADLINE = 25.0  # what the bus daemon and the other libraries use
 GRACE = 1.0
 MAX_OUTSTANDING = 4096
 MAX_PIPELINED = 256
-MAX_UNSENT = 8192
+MAX_UNSENT = 4096
 MAX_SIGNATURES = 4096
 MAX_AUTH_LINE = 16_384
 MAX_WORDS = 1000
@@ -98,15 +97,13 @@ class Message(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """What is used of a D-Bus library: its classes, the four message types, and `open`: a connection to an address."""
+    """What is used of a D-Bus library: its classes, and `open`, which makes a connection to an address."""
 
     name: str
     message: Any
     variant: Any
-    method_call: Any
-    method_return: Any
-    error: Any
-    signal: Any
+    types: Any
+    flags: Any
     open: Callable[[str], Any]
 
 
@@ -130,29 +127,26 @@ def library() -> Library:
 
 def _fast() -> Library:
     from dbus_fast import Message as FastMessage
-    from dbus_fast import MessageType, Variant
+    from dbus_fast import MessageFlag, MessageType, Variant
     from dbus_fast.aio import MessageBus
 
     return Library(
-        "dbus-fast",
-        FastMessage,
-        Variant,
-        MessageType.METHOD_CALL,
-        MessageType.METHOD_RETURN,
-        MessageType.ERROR,
-        MessageType.SIGNAL,
-        lambda address: MessageBus(bus_address=address),
+        "dbus-fast", FastMessage, Variant, MessageType, MessageFlag, lambda at: MessageBus(bus_address=at)
     )
 
 
 def _next() -> Library:
-    from dbus_next import Message as NextMessage
-    from dbus_next import MessageType, Variant
-    from dbus_next.aio import MessageBus
-    from dbus_next.signature import SignatureTree
+    from dbus_next.aio.message_bus import MessageBus
+    from dbus_next.constants import MessageFlag, MessageType
+    from dbus_next.message import Message as NextMessage
+    from dbus_next.signature import SignatureTree, Variant
 
-    class Careful(MessageBus):  # type: ignore[misc]  # it has no types
-        """dbus-next with its three holes closed: it is no longer maintained."""
+    original: Any = MessageBus
+
+    class Careful(original):  # type: ignore[misc]  # half typed
+        """dbus-next with its holes closed: it is no longer maintained."""
+
+        _unmarshaller: Any
 
         async def _auth_readline(self) -> str:
             # the original spins for ever, without giving way, when the bus hangs up during the handshake
@@ -165,9 +159,9 @@ def _next() -> Library:
             return line[:-2].decode("utf-8", "replace")
 
         def _message_reader(self) -> None:
-            # the original ends the connection at a message that it cannot read, so any user could cut us off; and it
-            # keeps every signature that it has ever seen
-            if len(SignatureTree._cache) > MAX_SIGNATURES:  # noqa: SLF001 - it offers nothing else
+            # the original ends the connection at a message that it cannot read, so any user could cut us
+            # off; and it keeps every signature that it has ever seen
+            if len(SignatureTree._cache) > MAX_SIGNATURES:  # noqa: SLF001 - nothing else
                 SignatureTree._cache.clear()  # noqa: SLF001
             try:
                 while not self._disconnected and self._unmarshaller.unmarshall():
@@ -186,14 +180,7 @@ def _next() -> Library:
             self._sock.close()
 
     return Library(
-        "dbus-next",
-        NextMessage,
-        Variant,
-        MessageType.METHOD_CALL,
-        MessageType.METHOD_RETURN,
-        MessageType.ERROR,
-        MessageType.SIGNAL,
-        lambda address: Careful(bus_address=address),
+        "dbus-next", NextMessage, Variant, MessageType, MessageFlag, lambda at: Careful(bus_address=at)
     )
 
 
@@ -233,8 +220,8 @@ def resolve(address: str) -> str:
 
 
 async def connect(address: str = SYSTEM, *, timeout: float = CONNECT_DEADLINE) -> "Bus":  # noqa: ASYNC109
-    """A connection to the bus at `address` (`system`, or a D-Bus address). Raises `Unavailable` when there is no bus
-    or it does not answer, `NotAuthorized` when it refuses us, `InvalidArguments` for an address that is none."""
+    """A connection to the bus at `address` (`system`, or a D-Bus address). Raises `Unavailable` when there
+    is no bus or it does not answer, `NotAuthorized` when it refuses us, `InvalidArguments` else."""
     resolved = resolve(address)
     try:
         async with asyncio.timeout(timeout):
@@ -269,7 +256,7 @@ async def _probe(loop: asyncio.AbstractEventLoop, path: str) -> None:
     import socket
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
+        probe.setblocking(False)  # noqa: FBT003 - the standard library's
         await loop.sock_connect(probe, path)
 
 
@@ -292,11 +279,12 @@ class Bus:
         lib = library()
         self._raw = raw
         self._library = lib
-        self._method_call = lib.method_call
-        self._signal = lib.signal
+        self._method_call = lib.types.METHOD_CALL
+        self._signal = lib.types.SIGNAL
         self._replies: dict[int, asyncio.Future[Message]] = {}
         self._on_call: Callable[[Message], None] | None = None
         self._on_signal: tuple[Callable[[Message], None], ...] = ()
+        self._unsent = 0
         self.address = address
         self.name: str = raw.unique_name
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -312,7 +300,7 @@ class Bus:
         self._on_call = handler
 
     def on_signal(self, handler: Callable[[Message], None]) -> None:
-        """Hand every signal to `handler`, which must not raise. Whose signal it is, it must check for itself."""
+        """Hand every signal to `handler`, which must not raise, and must check whose signal it is."""
         self._on_signal = (*self._on_signal, handler)
 
     async def call(
@@ -328,12 +316,13 @@ class Bus:
         flags: int = 0,
         raw: bool = False,
     ) -> list[Any]:
-        """Call a method and return the values of its answer, variants unwrapped unless `raw`. Raises the `Problem` that
-        the error answered stands for, `Timeout` after `timeout` seconds, `Unavailable` when the connection is lost."""
+        """Call a method and return the values of its answer, variants unwrapped unless `raw`. Raises the
+        `Problem` that an error stands for, `Timeout` after `timeout` seconds, `Unavailable` when the
+        connection is lost."""
         reply = await self._answer(
             BusCall(destination, path, interface, member, signature, arguments), timeout, flags
         )
-        if reply.message_type is self._library.error:
+        if reply.message_type is self._library.types.ERROR:
             raise problem_of(str(reply.error_name), _words(reply))
         return list(reply.body) if raw else [unwrap(value) for value in reply.body]
 
@@ -349,7 +338,7 @@ class Bus:
                 return await future
         except TimeoutError:
             raise Timeout(
-                f"{call.interface}.{call.member} of '{call.destination}' did not answer within {seconds:g} s",
+                f"'{call.destination}' did not answer {call.interface}.{call.member} within {seconds:g} s",
                 source=call.destination,
             ) from None
         finally:
@@ -362,7 +351,7 @@ class Bus:
                 path=call.path,
                 interface=call.interface,
                 member=call.member,
-                flags=flags,
+                flags=self._library.flags(flags),
                 signature=call.signature,
                 body=list(call.arguments),
                 serial=self._raw.next_serial(),
@@ -374,22 +363,30 @@ class Bus:
         return message
 
     def send(self, message: Message) -> None:
-        """Send a message. Raises `Unavailable` when the connection is over or does not drain, `InvalidArguments` when
-        the body does not fit its signature."""
+        """Send a message. Raises `Unavailable` when the connection is over or does not drain,
+        `InvalidArguments` when the body does not fit its signature."""
         if not self._raw.connected:
             raise Unavailable(f"the connection to the bus at '{self.address}' is lost", bus=self.address)
+        if self._unsent >= MAX_UNSENT:
+            raise Unavailable(f"the bus at '{self.address}' takes nothing in", bus=self.address)
         try:
             sent = self._raw.send(message)
         except UNMARSHALLABLE as error:
             raise InvalidArguments(
                 f"a body of signature '{message.signature}' cannot be sent: {error}", argument=""
             ) from error
-        if sent is not None and not sent.done():
-            self._unsent(sent)
+        except OSError as error:  # it noticed its end while sending
+            raise Unavailable(
+                f"the connection to the bus at '{self.address}' is lost: {error}", bus=self.address
+            ) from error
+        if not sent.done():
+            self._unsent += 1
+            sent.add_done_callback(self._drained)
 
-    def _unsent(self, sent: "asyncio.Future[None]") -> None:
-        # its failure is the connection's, and that is told by `closed`
-        sent.add_done_callback(lambda future: future.cancelled() or future.exception())
+    def _drained(self, sent: "asyncio.Future[None]") -> None:
+        self._unsent -= 1
+        if not sent.cancelled():
+            sent.exception()  # it is the connection's end, which `closed` tells
 
     def reply(self, call: Message, signature: str = "", body: Sequence[Any] = ()) -> None:
         """Answer a method call, unless its caller wants no answer. Raises as `send`."""
@@ -397,7 +394,7 @@ class Bus:
             return
         self.send(
             self._library.message(
-                message_type=self._library.method_return,
+                message_type=self._library.types.METHOD_RETURN,
                 reply_serial=call.serial,
                 destination=call.sender,
                 signature=signature,
@@ -411,7 +408,7 @@ class Bus:
             return
         self.send(
             self._library.message(
-                message_type=self._library.error,
+                message_type=self._library.types.ERROR,
                 reply_serial=call.serial,
                 destination=call.sender,
                 error_name=name,
@@ -424,7 +421,7 @@ class Bus:
         """Broadcast a signal. Raises as `send`."""
         self.send(
             self._library.message(
-                message_type=self._library.signal,
+                message_type=self._library.types.SIGNAL,
                 path=path,
                 interface=interface,
                 member=member,
@@ -442,7 +439,7 @@ class Bus:
         await self.ask("AddMatch", "s", rule)
 
     async def own(self, name: str) -> None:
-        """Own a well-known name; `Conflict` when somebody else does, `NotAuthorized` when the bus forbids it."""
+        """Own a well-known name. `Conflict` when another does, `NotAuthorized` when the bus forbids it."""
         (answer,) = await self.ask("RequestName", "su", name, DO_NOT_QUEUE)
         if answer not in NAME_IS_OURS:
             raise Conflict(f"the name '{name}' on the bus at '{self.address}' belongs to another", name=name)
@@ -525,8 +522,8 @@ class SystemBus:
         *arguments: Any,
         timeout: float = CALL_DEADLINE,
     ) -> list[Any]:
-        """Call a method and return the values of its answer, variants unwrapped. Raises as `Bus.call` and `connect`;
-        `timeout` is for both together."""
+        """Call a method and return the values of its answer, variants unwrapped. Raises as `connect` and
+        `Bus.call`; `timeout` is for both together."""
         (outcome,) = self.call_many(
             [BusCall(destination, path, interface, member, signature, arguments)], timeout=timeout
         )
@@ -537,8 +534,8 @@ class SystemBus:
     def call_many(
         self, calls: Sequence[BusCall], *, timeout: float = CALL_DEADLINE
     ) -> list[list[Any] | Problem]:
-        """Make calls side by side, and return for each its values or the failure that it met. `timeout` is for all
-        together; where there is no bus every call fails the same way."""
+        """Make calls side by side, and return for each its values or the failure that it met. `timeout` is
+        for all together; where there is no bus every call fails the same way."""
         future = asyncio.run_coroutine_threadsafe(self._all(calls, timeout), _background())
         try:
             return future.result(timeout + GRACE)
