@@ -1,0 +1,84 @@
+"""`mhctl`: one grammar for this host, a host on a bus, a host far away. Commands are derived from the declaration."""
+
+from collections.abc import Mapping
+
+import click
+
+from libmh.cli.session import Session
+from libmh.providers import ELSEWHERE, SHIPPED, find_interface, plugin_interfaces, resolve
+from libmh.spec import interface_of
+
+PLURAL: Mapping[str, str] = {"aggregate": "Aggregates"}
+"""Groups that are not called what their interface is."""
+HIDDEN = frozenset({"reports"})
+GENERIC = ("get", "set", "call", "events", "api", "completion")
+
+
+def groups() -> dict[str, str]:
+    """Group -> the place of its declaration, without importing it."""
+    renamed = {declared.lower(): name for name, declared in PLURAL.items()}
+    places = (*(shipped.declaration for shipped in SHIPPED), *ELSEWHERE)
+    names = {place.rpartition(":")[2].lower(): place for place in places}
+    return {renamed.get(name, name): place for name, place in names.items() if name not in HIDDEN}
+
+
+class Derived(click.Group):
+    """Makes the group of an interface when it is asked for: start-up pays for one, not for all."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*groups(), *(each.short.lower() for each in plugin_interfaces()), *GENERIC]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from libmh.cli.members import group_for
+
+        place = groups().get(cmd_name)
+        if place is not None:
+            return group_for(interface_of(resolve(place)), cmd_name)
+        if cmd_name in GENERIC:
+            from libmh.cli.generic import COMMANDS
+
+            return next(command for command in COMMANDS if command.name == cmd_name)
+        interface = find_interface(cmd_name)
+        return group_for(interface, cmd_name) if interface and cmd_name == interface.short.lower() else None
+
+
+@click.command(
+    cls=Derived, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 109}
+)
+@click.option(
+    "--on",
+    "url",
+    envvar="MATAHARI_URL",
+    default="local:",
+    show_default=True,
+    metavar="URL",
+    help="Which host: local:, system:, unix:path=..., amqp://host:port[/HOST-UUID].",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON with stable keys.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.001),
+    metavar="SECONDS",
+    help="Give up after this time instead of each member's own.",
+)
+@click.version_option(package_name="matahari", prog_name="mhctl")
+@click.pass_context
+def mhctl(context: click.Context, url: str, *, as_json: bool, timeout: float | None) -> None:
+    """Look at a host and manage it: this one, one on a bus, or one far away.
+
+    \b
+    mhctl host show                              this host, in this process
+    mhctl --on system: services list             through its agent on the system bus
+    mhctl --on amqp://broker:5672/UUID host show through a broker
+    mhctl --on amqp://broker:5672 aggregate list the fleet's aggregates
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 not authorised, 4 unreachable, 5 timeout.
+    """
+    session = Session(url, json=as_json, timeout=timeout)
+    context.obj = session
+    context.call_on_close(session.close)
+
+
+def main() -> None:
+    """The command."""
+    mhctl(prog_name="mhctl")

@@ -1,0 +1,173 @@
+"""Commands derived from the declaration: a group for each interface, a command for each method, `show` for the properties."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from libmh.call import Verb
+from libmh.cli.render import cell, table
+from libmh.cli.session import Session, pass_session, reported, results_type
+from libmh.cli.values import from_text, placeholder, spelled
+from libmh.errors import InvalidArguments, Problem
+from libmh.spec import Argument, Effect, Interface, Kind, Member, Plain
+
+UNREAD = "-"
+
+
+def group_for(interface: Interface, name: str) -> click.Group:
+    """The group of an interface. Without a command it shows the properties."""
+    group = click.Group(
+        name,
+        help=interface.doc,
+        short_help=interface.doc.partition("\n")[0],
+        invoke_without_command=True,
+        callback=_show_by_default(interface),
+    )
+    if interface.of(Kind.PROPERTY):
+        group.add_command(_show_command(interface))
+    for member in interface.of(Kind.METHOD):
+        group.add_command(method_command(interface, member))
+    return group
+
+
+def _show_by_default(interface: Interface) -> Callable[..., None]:
+    @click.pass_context
+    def callback(context: click.Context) -> None:
+        if context.invoked_subcommand is None:
+            if not interface.of(Kind.PROPERTY):
+                raise click.UsageError(f"name a command: see '{context.command_path} --help'", context)
+            _show(context.ensure_object(Session), interface, ())
+
+    return callback
+
+
+def _show_command(interface: Interface) -> click.Command:
+    @click.command("show", help="Show the properties, or those that are named.")
+    @click.argument("names", nargs=-1, metavar="[PROPERTY]...")
+    @pass_session
+    def command(session: Session, names: tuple[str, ...]) -> None:
+        _show(session, interface, names)
+
+    if "show" in interface.members:
+        command.name = "properties"  # the interface has a `show` of its own
+    return command
+
+
+def _show(session: Session, interface: Interface, names: tuple[str, ...]) -> None:
+    def work() -> None:
+        members = [property_of(interface, name) for name in names] or list(interface.of(Kind.PROPERTY))
+        found = session.ask(interface, "", Verb.GET_ALL)
+        values: dict[str, Plain] = found if isinstance(found, dict) else {}
+        if session.json:
+            session.print(members[0].type, {m.name: values[m.name] for m in members if m.name in values})
+            return
+        table(("property", "value"), [(m.name, _read_cell(session, interface, m, values)) for m in members])
+
+    reported(session, work)
+
+
+def _read_cell(session: Session, interface: Interface, member: Member, values: dict[str, Plain]) -> str:
+    if member.name in values:
+        return cell(member.type, values[member.name])
+    try:  # absent from the answer for all: asked alone, it says why
+        return cell(member.type, session.ask(interface, member.name, Verb.GET))
+    except Problem as problem:
+        return f"{UNREAD} ({problem.word}: {problem.message})"
+
+
+def property_of(interface: Interface, name: str) -> Member:
+    """The property of that name; a problem names those that there are."""
+    member = interface.members.get(name.replace("-", "_"))
+    if member is None or member.kind is not Kind.PROPERTY:
+        known = ", ".join(each.name for each in interface.of(Kind.PROPERTY))
+        raise InvalidArguments(f"'{interface.short}.{name}' is not a property; there are {known}")
+    return member
+
+
+def method_command(interface: Interface, member: Member) -> click.Command:
+    """The command of a method: required arguments by position, optional ones by position or by name."""
+    parameters: list[click.Parameter] = []
+    for argument in member.arguments:
+        kind = placeholder(argument.type)
+        parameters.append(
+            click.Argument([_slot(argument)], required=argument.required, metavar=argument.name.upper())
+        )
+        if not argument.required:
+            option = [_slot(argument) + "_named", f"--{argument.name.replace('_', '-')}"]
+            parameters.append(click.Option(option, metavar=kind, help=argument.doc))
+    if member.effect is Effect.DISRUPTS:
+        parameters.append(click.Option(["--yes", "-y"], is_flag=True, help="Do not ask for confirmation."))
+
+    @pass_session
+    def callback(session: Session, **given: Any) -> None:
+        reported(session, lambda: _call(session, interface, member, given))
+
+    return click.Command(member.name, callback=callback, params=parameters, help=_help(member))
+
+
+def _slot(argument: Argument) -> str:
+    return "arg_" + argument.parameter
+
+
+def _help(member: Member) -> str:
+    lines = [member.doc]
+    if member.arguments:
+        described = (
+            f"  {a.name.upper()}  {a.doc or spelled(a.type)} [{spelled(a.type)}]" for a in member.arguments
+        )
+        lines.append("\b\n" + "\n".join(described))
+    if member.results:
+        answers = ", ".join(f"{result.name} ({spelled(result.type)})" for result in member.results)
+        lines.append(f"Answers {answers}.")
+    return "\n\n".join(lines)
+
+
+def _call(session: Session, interface: Interface, member: Member, given: dict[str, Any]) -> None:
+    if member.effect is Effect.DISRUPTS and not given.get("yes"):
+        _confirm(session, member)
+    texts = {
+        argument.name: text for argument in member.arguments if (text := _text(argument, given)) is not None
+    }
+    call_with_texts(session, interface, member, texts)
+
+
+def _text(argument: Argument, given: dict[str, Any]) -> str | None:
+    named, placed = given.get(_slot(argument) + "_named"), given.get(_slot(argument))
+    if named is not None and placed is not None:
+        raise InvalidArguments(
+            f"{argument.name}: given twice, by position and by name", argument=argument.name
+        )
+    text: str | None = placed if named is None else named
+    return text
+
+
+def call_with_texts(session: Session, interface: Interface, member: Member, texts: dict[str, str]) -> None:
+    """Call a method with arguments as they were typed, and print what it answers."""
+    types = {argument.name: argument.type for argument in member.arguments}
+    arguments = {name: from_text(types[name], text, name) for name, text in texts.items()}
+    answer = session.ask(interface, member.name, Verb.CALL, arguments)
+    declared = results_type(member)
+    if declared is not None:
+        session.print(declared, answer)
+    elif isinstance(answer, list):
+        _print_results(session, member, answer)
+    elif session.json:
+        print("null")
+
+
+def _print_results(session: Session, member: Member, answer: list[Any]) -> None:
+    named = dict(zip((result.name for result in member.results), answer, strict=True))
+    if session.json:
+        session.print(member.results[0].type, named)
+        return
+    table(("result", "value"), [(r.name, cell(r.type, named[r.name])) for r in member.results])
+
+
+def _confirm(session: Session, member: Member) -> None:
+    question = f"'{member.name}' disrupts {session.url}"
+    if not sys.stdin.isatty():
+        raise InvalidArguments(f"{question}: say --yes where nobody can be asked")
+    if not click.confirm(f"{question}. Go on?", err=True):
+        raise click.Abort

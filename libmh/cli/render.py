@@ -1,0 +1,153 @@
+"""Answers as tables, or as JSON with stable keys. `rich` draws on a terminal; a pipe gets aligned plain text."""
+
+import base64
+import datetime
+import json
+import sys
+from collections.abc import Mapping, Sequence
+
+from libmh.spec import Field, ListOf, MapOf, OptionalOf, Plain, RecordOf, Scalar, Type, Word
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "Aggregate": ("id", "name", "availability_zone", "hosts", "metadata", "owner"),
+    "ConnectionStatus": ("url", "state", "since", "attempts", "last_error"),
+    "Evidence": ("rule", "fact", "requirement", "matched", "reason"),
+    "FleetHost": ("hostname", "uuid", "last_seen", "generation", "facts", "traits", "aggregates"),
+    "Link": (
+        "name",
+        "kind",
+        "operational_state",
+        "carrier",
+        "mtu",
+        "speed",
+        "mac_address",
+        "addresses",
+        "driver",
+    ),
+    "Unit": ("name", "load_state", "active_state", "sub_state", "enablement", "description"),
+}
+"""The columns of a table of these records; any other has all its fields. `--json` always gives everything."""
+STYLES: Mapping[str, str] = {
+    "active": "green",
+    "up": "green",
+    "ok": "green",
+    "connected": "green",
+    "failed": "bold red",
+    "down": "red",
+    "denied": "red",
+    "waiting": "yellow",
+    "timeout": "yellow",
+    "stale": "yellow",
+}
+NANOSECONDS = 1_000_000_000
+
+
+def as_json(plain: object, *, lines: bool = False) -> str:
+    """JSON as `--json` prints it; bytes are base64."""
+    return json.dumps(plain, indent=None if lines else 2, ensure_ascii=False, default=_bytes)
+
+
+def _bytes(value: object) -> str:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    raise TypeError(f"{type(value).__name__} is not plain")
+
+
+def show(declared: Type, plain: Plain) -> None:
+    """Print a value as its type deserves: a table of records, a table of a record's fields, or a line."""
+    match declared:
+        case OptionalOf(item):
+            show(item, plain)
+        case ListOf(RecordOf(record, fields)) if isinstance(plain, list):
+            show_records(record.__name__, fields, plain)
+        case MapOf(RecordOf(record, fields)) if isinstance(plain, dict):
+            keyed = [{"name": name, **each} for name, each in plain.items()]
+            show_records(record.__name__, (Field("name", Scalar(Word.STRING)), *fields), keyed)
+        case RecordOf(_, fields) if isinstance(plain, dict):
+            table(("field", "value"), [(f.name, cell(f.type, plain.get(f.name))) for f in fields])
+        case MapOf(value) if isinstance(plain, dict):
+            table(("key", "value"), [(key, cell(value, each)) for key, each in plain.items()])
+        case ListOf(item) if isinstance(plain, list):
+            for each in plain:
+                print(cell(item, each))
+        case _:
+            print(cell(declared, plain))
+
+
+def show_records(record: str, fields: Sequence[Field], plain: Sequence[Plain]) -> None:
+    """A table of records; columns that no row fills are left out."""
+    rows = [row for row in plain if isinstance(row, dict)]
+    wanted = COLUMNS.get(record)
+    shown = [
+        field
+        for field in fields
+        if (wanted is None or field.name in wanted or field.name == "name")
+        and (not rows or any(row.get(field.name) not in (None, [], {}) for row in rows))
+    ]
+    table([field.name for field in shown], [[cell(f.type, row.get(f.name)) for f in shown] for row in rows])
+
+
+def cell(declared: Type, plain: Plain) -> str:
+    """A value in the room of a table's cell."""
+    if plain is None:
+        return "-"
+    match declared:
+        case OptionalOf(item):
+            return cell(item, plain)
+        case Scalar(Word.TIME) if isinstance(plain, int):
+            return moment(plain)
+        case ListOf(item) if isinstance(plain, list):
+            return ", ".join(cell(item, each) for each in plain)
+        case MapOf(value) if isinstance(plain, dict):
+            return ", ".join(f"{key}={cell(value, each)}" for key, each in plain.items())
+        case RecordOf(_, fields) if isinstance(plain, dict):
+            return " ".join(cell(f.type, plain[f.name]) for f in fields if f.name in plain)
+    return word(plain)
+
+
+def word(plain: Plain) -> str:
+    """A value whose type nobody declared."""
+    if isinstance(plain, bool):
+        return "yes" if plain else "no"
+    if isinstance(plain, float):
+        return f"{plain:g}"
+    if isinstance(plain, list):
+        return " ".join(word(each) for each in plain)
+    if isinstance(plain, str | int):
+        return str(plain)
+    return as_json(plain, lines=True)
+
+
+def moment(nanoseconds: int) -> str:
+    """A time in the reader's zone, to the second; `-` for 0, which means never."""
+    if nanoseconds == 0:
+        return "-"
+    try:
+        when = datetime.datetime.fromtimestamp(nanoseconds // NANOSECONDS, datetime.UTC)
+    except (OverflowError, ValueError):
+        return str(nanoseconds)
+    return when.astimezone().isoformat(sep=" ")
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table."""
+    if sys.stdout.isatty():
+        _rich_table(heads, rows)
+        return
+    widths = [max(len(row[at]) for row in [heads, *rows]) for at in range(len(heads))]
+    for row in [[head.upper() for head in heads], *rows]:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _rich_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=box.SIMPLE_HEAD, header_style="bold")
+    for head in heads:
+        drawn.add_column(head, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(text, style=STYLES.get(text, "")) for text in row))
+    Console().print(drawn)

@@ -1,0 +1,70 @@
+"""What the commands of one `mhctl` run share: the URL, how to print, and the connection once it is needed."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import click
+
+from libmh.call import Request, Verb
+from libmh.cli.explain import as_plain, exit_code, explain
+from libmh.cli.render import as_json, show
+from libmh.client import Connection, connect
+from libmh.errors import Problem
+from libmh.spec import Interface, Member, Plain, Type
+
+
+@dataclass(slots=True)
+class Session:
+    """`timeout` is in seconds; None leaves each member its declared deadline."""
+
+    url: str = "local:"
+    json: bool = False
+    timeout: float | None = None
+    _connection: Connection | None = None
+
+    def connection(self) -> Connection:
+        """The connection, made when it is first needed."""
+        if self._connection is None:
+            self._connection = connect(self.url)
+        return self._connection
+
+    def ask(
+        self, interface: Interface, member: str, verb: Verb, arguments: dict[str, Plain] | None = None
+    ) -> Plain:
+        """The plain answer to a request."""
+        given = arguments if arguments is not None else {}
+        version = interface.version
+        return self.connection().request(
+            Request(interface.name, member, verb, given, deadline=self.timeout, version=version)
+        )
+
+    def print(self, declared: Type, plain: Plain) -> None:
+        """As a table, or as JSON."""
+        if self.json:
+            print(as_json(plain))
+        else:
+            show(declared, plain)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+
+pass_session = click.make_pass_decorator(Session, ensure=True)
+
+
+def reported(session: Session, work: Callable[[], None]) -> None:
+    """Run a command's work; a problem becomes one sentence, a hint and the exit code."""
+    try:
+        work()
+    except Problem as problem:
+        if session.json:
+            print(as_json(as_plain(problem)))
+        print(explain(problem), file=sys.stderr)
+        raise click.exceptions.Exit(exit_code(problem)) from problem
+
+
+def results_type(member: Member) -> Type | None:
+    """The type of a method's one result; None where it answers nothing or several."""
+    return member.results[0].type if len(member.results) == 1 else None

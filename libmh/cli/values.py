@@ -1,0 +1,110 @@
+"""What a person types, as the plain tree that a member takes: by its declared type, JSON where a word is not enough."""
+
+import json
+from collections.abc import Mapping
+
+from libmh.errors import InvalidArguments
+from libmh.spec import Anything, ListOf, MapOf, OptionalOf, Plain, RecordOf, Scalar, Type, Word, Words
+from libmh.wire import refuse
+
+TRUTH: Mapping[str, bool] = {"true": True, "yes": True, "on": True, "1": True} | {
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+
+def from_text(declared: Type, text: str, where: str) -> Plain:
+    """The plain tree of a word. Raises `invalid-arguments`; ranges are checked by whoever is asked."""
+    match declared:
+        case Scalar(word):
+            return _scalar(word, text, where)
+        case Words():
+            return text
+        case OptionalOf(item):
+            return from_text(item, text, where)
+        case Anything():
+            return _json_or_text(text)
+        case ListOf() | MapOf() | RecordOf():
+            return _json(text, where)
+
+
+def _scalar(word: Word, text: str, where: str) -> Plain:
+    match word:
+        case Word.STRING:
+            return text
+        case Word.BYTES:
+            return text.encode()
+        case Word.BOOL:
+            if text.lower() not in TRUTH:
+                raise refuse(where, "true or false", text)
+            return TRUTH[text.lower()]
+        case Word.DOUBLE:
+            return _number(text, where)
+        case _:
+            return _whole_number(text, where)
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise refuse(where, "a number", text) from None
+
+
+def _whole_number(text: str, where: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise refuse(where, "a whole number", text) from None
+
+
+def _json(text: str, where: str) -> Plain:
+    try:
+        value: Plain = json.loads(text)
+    except ValueError as error:
+        raise InvalidArguments(
+            f"{where}: expected JSON, got '{text[:60]}': {error}", argument=where
+        ) from None
+    return value
+
+
+def _json_or_text(text: str) -> Plain:
+    try:
+        value: Plain = json.loads(text)
+    except ValueError:
+        return text
+    return value
+
+
+def placeholder(declared: Type) -> str:
+    """What help shows in the place of a value."""
+    match declared:
+        case Scalar(word):
+            return {Word.STRING: "TEXT", Word.BOOL: "true|false", Word.DOUBLE: "NUMBER"}.get(word, "NUMBER")
+        case Words(choices):
+            return "|".join(choices)
+        case OptionalOf(item):
+            return placeholder(item)
+        case _:
+            return "JSON"
+
+
+def spelled(declared: Type) -> str:
+    """A type in words, for help and documentation: `list of Link`, `map of double`, `u32`."""
+    match declared:
+        case Scalar(word):
+            return str(word)
+        case ListOf(item):
+            return f"list of {spelled(item)}"
+        case MapOf(value):
+            return f"map of {spelled(value)}"
+        case OptionalOf(item):
+            return f"{spelled(item)}, optional"
+        case Words(choices):
+            return " | ".join(choices)
+        case RecordOf(record):
+            return record.__name__
+        case Anything():
+            return "any"
