@@ -1,7 +1,7 @@
 """The one way in: look up, parse, authorise, run under a deadline, convert.
 
-`Dispatcher.call` answers a plain tree or raises a `Problem`. What a provider raises that is not a `Problem` becomes
-`internal` for the caller, with an id, and a traceback under the same id for the journal.
+`Dispatcher.call` answers a plain tree or raises a `Problem`. What a provider raises that is not a `Problem`
+becomes `internal` for the caller, with an id, and a traceback under the same id for the journal.
 """
 
 import asyncio
@@ -69,7 +69,8 @@ class Dispatcher:
         return CallCounts(self._answered, self._failed, self._denied, self._outstanding, self._guard.stuck)
 
     async def call(self, request: Request) -> Plain:
-        """Answer one request: None, the value, or the list of named results; for GET_ALL a map by property name."""
+        """Answer one request: None, the value, or the list of named results; for GET_ALL a map by property
+        name."""
         if self._draining:
             raise Unavailable("this agent is shutting down")
         if self._outstanding >= MAX_OUTSTANDING:
@@ -95,25 +96,24 @@ class Dispatcher:
                 self._idle.set()
 
     def answer_now(self, request: Request) -> Plain:
-        """The answer of a property read that memory holds; raises `LookupError` when `call` has to be awaited. It asks
-        nobody for leave: for transports on which reading is open."""
+        """The answer of a property read that memory holds; raises `LookupError` when `call` has to be
+        awaited. It asks nobody for leave: for transports on which reading is open."""
         bound = self.interfaces[request.interface]
         if self._draining or request.version is not None:
             raise LookupError(request.interface)
+        value: Plain
         if request.verb is Verb.GET:
-            value = self._fresh(bound.interface.members[request.member])
-            if value is None:
-                raise LookupError(request.member)
+            value = self._held(bound.interface.members[request.member])
         elif request.verb is Verb.GET_ALL:
-            members = bound.interface.of(Kind.PROPERTY)
-            value = {m.name: held for m in members if (held := self._fresh(m)) is not None}
+            value = {member.name: self._held(member) for member in bound.interface.of(Kind.PROPERTY)}
         else:
             raise LookupError(request.verb)
         self._answered += 1
         return value
 
     async def drain(self, grace: float) -> bool:
-        """Refuse what comes now, wait at most `grace` seconds for what is under way; whether all of it ended."""
+        """Refuse what comes now, wait at most `grace` seconds for what is under way; whether all of it
+        ended."""
         self._draining = True
         try:
             async with asyncio.timeout(grace):
@@ -192,6 +192,12 @@ class Dispatcher:
         if held is not None and (member.constant or time.monotonic() - held[0] <= member.max_age):
             return held[1]
         return None
+
+    def _held(self, member: Member) -> Plain:
+        value = self._fresh(member)
+        if value is None:
+            raise LookupError(member.name)
+        return value
 
     def _forget(self, event: Event) -> None:
         if event.member or event.interface not in self.interfaces:

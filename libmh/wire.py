@@ -1,7 +1,9 @@
-"""Typed value <-> plain tree, the only form that crosses a transport: None bool int float str bytes list dict.
+"""Typed value <-> plain tree, the only form that crosses a transport: None bool int float str bytes list
+dict.
 
-`parse` refuses what does not fit with `InvalidArguments`, naming the place: `links[2].mtu: expected u32, got 'a lot'`.
-`dump` does the same for what a provider answers: a provider that breaks its declaration is found out here.
+`parse` refuses what does not fit with `InvalidArguments`, naming the place: `links[2].mtu: expected u32, got
+'a lot'`. `dump` does the same for what a provider answers: a provider that breaks its declaration is found
+out here.
 """
 
 import dataclasses
@@ -167,7 +169,7 @@ def _dump_record(record: type, fields: tuple[Field, ...], value: object, where: 
         held = getattr(value, field.name)
         if held is not None:
             plain[field.name] = dump(field.type, held, f"{where}.{field.name}")
-        elif not isinstance(field.type, OptionalOf):
+        elif not isinstance(field.type, OptionalOf | Anything):
             raise refuse(f"{where}.{field.name}", "a value", held)
     return plain
 
