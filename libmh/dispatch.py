@@ -103,9 +103,9 @@ class Dispatcher:
             raise LookupError(request.interface)
         value: Plain
         if request.verb is Verb.GET:
-            value = self._held(bound.interface.members[request.member])
+            value = self._held(bound, bound.interface.members[request.member])
         elif request.verb is Verb.GET_ALL:
-            value = {member.name: self._held(member) for member in bound.interface.of(Kind.PROPERTY)}
+            value = {member.name: self._held(bound, member) for member in bound.interface.of(Kind.PROPERTY)}
         else:
             raise LookupError(request.verb)
         self._answered += 1
@@ -193,8 +193,14 @@ class Dispatcher:
             return held[1]
         return None
 
-    def _held(self, member: Member) -> Plain:
+    def _held(self, bound: Bound, member: Member) -> Plain:
         value = self._fresh(member)
+        if value is None and member.inline:
+            request = Request(bound.interface.name, member.name, Verb.GET, id="")
+            try:
+                value = run(Call(request, bound, member, (), {}))
+            except Exception as error:
+                raise LookupError(member.name) from error  # `call` meets it again, and tells it
         if value is None:
             raise LookupError(member.name)
         return value
