@@ -14,7 +14,7 @@ from libmh.providers import all_interfaces, find_interface
 from libmh.spec import Interface, Kind, Member
 
 
-class MemberName(click.ParamType):
+class MemberName(click.ParamType[str]):
     """`Interface.member`, completed from what is declared."""
 
     name = "member"
@@ -23,7 +23,10 @@ class MemberName(click.ParamType):
         self.kind = kind
 
     def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
+        self,
+        ctx: click.Context,  # noqa: ARG002 - the signature is click's
+        param: click.Parameter,  # noqa: ARG002 - the signature is click's
+        incomplete: str,
     ) -> list[CompletionItem]:
         names = (
             (f"{interface.short}.{member.name}", member.summary)
@@ -84,7 +87,10 @@ def set_command(session: Session, name: str, value: str) -> None:
 @click.argument("arguments", nargs=-1, metavar="[ARGUMENT]...")
 @pass_session
 def call_command(session: Session, name: str, arguments: tuple[str, ...]) -> None:
-    """Call a method, its arguments in order; lists, maps and records as JSON. It does not ask for confirmation."""
+    """Call a method with arguments in order.
+
+    Lists, maps and records are given as JSON. It does not ask for confirmation.
+    """
 
     def work() -> None:
         interface, member = find_member(name, Kind.METHOD)
@@ -160,7 +166,7 @@ def _print_event(session: Session, event: Event) -> None:
 @click.argument("name", default="", metavar="[INTERFACE]")
 @pass_session
 def api_command(session: Session, name: str) -> None:
-    """List what is declared: every property, method and event, or those of one interface."""
+    """List what is declared: properties, methods and events."""
 
     def work() -> None:
         interface = find_interface(name) if name else None

@@ -1,4 +1,4 @@
-"""`mhctl`: one grammar for this host, a host on a bus, a host far away. Commands are derived from the declaration."""
+"""`mhctl`: one grammar for this host, a host on a bus, a host far away, derived from the declaration."""
 
 from collections.abc import Mapping
 
@@ -25,10 +25,10 @@ def groups() -> dict[str, str]:
 class Derived(click.Group):
     """Makes the group of an interface when it is asked for: start-up pays for one, not for all."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return [*groups(), *(each.short.lower() for each in plugin_interfaces()), *GENERIC]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         from libmh.cli.members import group_for
 
         place = groups().get(cmd_name)
@@ -64,7 +64,7 @@ class Derived(click.Group):
 @click.version_option(package_name="matahari", prog_name="mhctl")
 @click.pass_context
 def mhctl(context: click.Context, url: str, *, as_json: bool, timeout: float | None) -> None:
-    """Look at a host and manage it: this one, one on a bus, or one far away.
+    r"""Look at a host and manage it: this one, one on a bus, or one far away.
 
     \b
     mhctl host show                              this host, in this process

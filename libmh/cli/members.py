@@ -1,4 +1,7 @@
-"""Commands derived from the declaration: a group for each interface, a command for each method, `show` for the properties."""
+"""Commands derived from the declaration: a group for each interface, a command for each method.
+
+The properties of an interface are its command `show`.
+"""
 
 import sys
 from collections.abc import Callable
@@ -101,7 +104,7 @@ def method_command(interface: Interface, member: Member) -> click.Command:
         parameters.append(click.Option(["--yes", "-y"], is_flag=True, help="Do not ask for confirmation."))
 
     @pass_session
-    def callback(session: Session, **given: Any) -> None:
+    def callback(session: Session, /, **given: Any) -> None:
         reported(session, lambda: _call(session, interface, member, given))
 
     return click.Command(member.name, callback=callback, params=parameters, help=_help(member))

@@ -1,7 +1,7 @@
-"""Answers as tables, or as JSON with stable keys. `rich` draws on a terminal; a pipe gets aligned plain text."""
+"""Answers as tables, or as JSON with stable keys: drawn by `rich` on a terminal, aligned text in a pipe."""
 
 import base64
-import datetime
+import datetime as dt
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     ),
     "Unit": ("name", "load_state", "active_state", "sub_state", "enablement", "description"),
 }
-"""The columns of a table of these records; any other has all its fields. `--json` always gives everything."""
+"""The columns of a table of these records; any other has all its fields, and `--json` always has."""
 STYLES: Mapping[str, str] = {
     "active": "green",
     "up": "green",
@@ -123,7 +123,7 @@ def moment(nanoseconds: int) -> str:
     if nanoseconds == 0:
         return "-"
     try:
-        when = datetime.datetime.fromtimestamp(nanoseconds // NANOSECONDS, datetime.UTC)
+        when = dt.datetime.fromtimestamp(nanoseconds // NANOSECONDS, dt.UTC)
     except (OverflowError, ValueError):
         return str(nanoseconds)
     return when.astimezone().isoformat(sep=" ")

@@ -1,4 +1,4 @@
-"""What the commands of one `mhctl` run share: the URL, how to print, and the connection once it is needed."""
+"""What the commands of one `mhctl` run share: the URL, how to print, the connection once it is needed."""
 
 import sys
 from collections.abc import Callable

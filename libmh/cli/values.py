@@ -1,4 +1,4 @@
-"""What a person types, as the plain tree that a member takes: by its declared type, JSON where a word is not enough."""
+"""What a person types, as the plain tree that a member takes: JSON where a word is not enough."""
 
 import json
 from collections.abc import Mapping
