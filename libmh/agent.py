@@ -23,7 +23,8 @@ def software_version() -> str:
 
 
 class ThisAgent(Agent):
-    """Answers for the process that it lives in. It is bound before its dispatcher exists: `attach` completes it."""
+    """Answers for the process that it lives in; bound before its dispatcher exists, which `attach` gives
+    it."""
 
     def __init__(self, name: str, providers: Providers, connections: Connections) -> None:
         self._name = name

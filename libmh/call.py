@@ -1,4 +1,4 @@
-"""A request, and the plain steps that answer it: look up, parse, run, convert. No threads and no loop in here."""
+"""A request, and the plain steps that answer it: look up, parse, run, convert. No threads, no loop."""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `identity` is what the transport authenticated: a bus name, `CN=...`, `anonymous`, `local`."""
+    """Who asks. `identity` is what the transport authenticated: a bus name, `CN=...`, `anonymous` ..."""
 
     transport: str
     identity: str
@@ -36,8 +36,8 @@ LOCAL = Caller("local", "local")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`arguments` are plain trees, by position or by wire name; `deadline` is seconds from now, the member's own when None;
-    `version` is the interface version that the caller was written for."""
+    """`arguments` are plain trees, by position or by wire name; `deadline` is seconds from now, the member's
+    own when None; `version` is the interface version that the caller was written for."""
 
     interface: str
     member: str = ""
@@ -78,7 +78,8 @@ def look_up(interfaces: Mapping[str, Bound], request: Request) -> Bound:
         )
     if request.version is not None and not compatible(bound.interface.version, request.version):
         raise NotImplementedHere(
-            f"{bound.interface.name} is served in version {bound.interface.version}, not in {request.version[:MAX_ID]}"
+            f"{bound.interface.name} is served in version {bound.interface.version}, "
+            f"not in {request.version[:MAX_ID]}"
         )
     return bound
 
@@ -91,7 +92,7 @@ def compatible(ours: str, asked: str) -> bool:
 
 
 def prepare(bound: Bound, request: Request) -> Call:
-    """Find the member and parse the arguments. Only what is declared can be reached, never anything by reflection."""
+    """Find the member and parse the arguments. Only what is declared can be reached."""
     member = bound.interface.members.get(request.member)
     wanted = Kind.METHOD if request.verb is Verb.CALL else Kind.PROPERTY
     if member is None or member.kind is not wanted:
@@ -174,7 +175,7 @@ def convert(member: Member, answered: Any) -> Plain:
 
 
 class BrokenProvider(Exception):
-    """A provider answered what its declaration does not allow: a bug of ours or the plug-in's, never the caller's."""
+    """A provider answered what its declaration does not allow: never the caller's fault."""
 
 
 def restore(member: Member, plain: Plain) -> Any:

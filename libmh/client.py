@@ -38,14 +38,14 @@ TRANSPORTS: Mapping[str, str] = {
 
 
 class Transport(Protocol):
-    """One verb, and events. Everything it raises is a `Problem`; nothing it does outlives a request's deadline."""
+    """One verb, and events. Everything it raises is a `Problem`; nothing outlives its deadline."""
 
     async def call(self, request: Request) -> Plain:
         """Carry a request to a dispatcher and its answer back."""
         ...
 
     def events(self, interface: str = "", member: str = "") -> AsyncIterator[Event]:
-        """Events as they come, of one interface or member when named; it ends with `unavailable` when the peer is lost."""
+        """Events of one interface or member, when named; `unavailable` ends it when the peer is lost."""
         ...
 
     async def close(self) -> None:
@@ -54,7 +54,7 @@ class Transport(Protocol):
 
 
 def request_for(member: Member, attribute: str, given: tuple[Any, ...], named: Mapping[str, Any]) -> Request:
-    """The request that a Python call of `attribute` means; what does not fit the declaration is refused here already."""
+    """The request that a Python call of `attribute` means; what does not fit is refused here already."""
     if member.kind is Kind.PROPERTY and attribute != member.setter:
         if given or named:
             raise InvalidArguments(f"{member.name}: a property takes no arguments", argument=member.name)
@@ -116,8 +116,8 @@ class Connection(Protocol):
 
 
 def connect(url: str = "local:") -> Connection:
-    """A connection to the host that a URL names. Raises `invalid-arguments` for a URL that it cannot read, `unavailable`
-    or `timeout` when nobody answers there."""
+    """A connection to the host that a URL names. Raises `invalid-arguments` for a URL that it cannot read,
+    `unavailable` or `timeout` when nobody answers there."""
     scheme = url.partition(":")[0]
     if scheme == "local":
         from libmh.local import LocalConnection

@@ -53,7 +53,7 @@ def unreadable(name: str, error: OSError) -> Problem:
 
 
 class Settings:
-    """Values that persist, in one JSON file that several agents of a host share; in memory where there is no file.
+    """Values that persist, in a JSON file that the agents of a host share; in memory where there is none.
 
     A write is a whole new file, renamed into place; a reader notices by the file's identity and time.
     """

@@ -1,4 +1,4 @@
-"""Reading a Protocol class into members: where a bad declaration is refused. See `libmh.spec` for the table of types."""
+"""Reading a Protocol class into members, and refusing a bad one; `libmh.spec` has the table of types."""
 
 import dataclasses
 import inspect

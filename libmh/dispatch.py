@@ -69,8 +69,7 @@ class Dispatcher:
         return CallCounts(self._answered, self._failed, self._denied, self._outstanding, self._guard.stuck)
 
     async def call(self, request: Request) -> Plain:
-        """Answer one request: None, the value, or the list of named results; for GET_ALL a map by property
-        name."""
+        """Answer one request: None, the value, or a list of the named results; for GET_ALL a map."""
         if self._draining:
             raise Unavailable("this agent is shutting down")
         if self._outstanding >= MAX_OUTSTANDING:
@@ -112,8 +111,7 @@ class Dispatcher:
         return value
 
     async def drain(self, grace: float) -> bool:
-        """Refuse what comes now, wait at most `grace` seconds for what is under way; whether all of it
-        ended."""
+        """Refuse what comes now, wait at most `grace` seconds for what runs; whether all of it ended."""
         self._draining = True
         try:
             async with asyncio.timeout(grace):

@@ -15,7 +15,7 @@
      +-- Conflict            10 conflict            the thing changed meanwhile
      +-- Internal            11 internal            a bug; carries an id that the journal has too
 
-`word` and `number` are the wire: D-Bus spells the word `org.matahariproject.Error.<CamelWord>`, AMQP `mh:error`.
+`word` and `number` are the wire: D-Bus says `org.matahariproject.Error.<CamelWord>`, AMQP `mh:error`.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ MAX_MESSAGE = 2000
 
 
 class Problem(Exception):
-    """An expected failure. `details` are plain strings for machines: the action refused, the argument's name, an id."""
+    """An expected failure. `details` are plain strings for machines: an action, an argument, an id."""
 
     word: ClassVar[str] = "failed"
     number: ClassVar[int] = 6
@@ -128,7 +128,7 @@ BY_DBUS_NAME: Mapping[str, type[Problem]] = {dbus_name(problem): problem for pro
 
 
 def from_word(word: str, message: str, **details: str) -> Problem:
-    """The problem that a peer named; a word that this version does not know is `failed`, and says the word."""
+    """The problem that a peer named; a word not known here is `failed`, and says the word."""
     known = BY_WORD.get(word)
     if known is None:
         return Failed(f"{message} (the peer's error word is '{word}')", **details)

@@ -1,7 +1,7 @@
 """Events: raised by providers from any thread, delivered to the transports that subscribed.
 
-A hub never waits: a subscriber is a callable that takes the event and returns at once (a transport puts it on its own
-bounded queue). Property changes are events too, with the reserved name `""`.
+A hub never waits: a subscriber is a callable that takes the event and returns at once (a transport puts it
+on its own bounded queue). Property changes are events too, with the reserved name `""`.
 """
 
 import itertools
@@ -20,8 +20,8 @@ log = logging.getLogger("libmh.events")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`member` is empty for a change of properties; `time` is nanoseconds since the epoch; `sequence` counts the events
-    of this process from 1; `fields` is the plain tree by wire name."""
+    """`member` is empty for a change of properties; `time` is nanoseconds since the epoch; `sequence` counts
+    the events of this process from 1; `fields` is the plain tree by wire name."""
 
     interface: str
     member: str

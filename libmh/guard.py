@@ -1,8 +1,9 @@
 """Running what may never come back: a bounded pool of daemon threads with deadlines.
 
-`concurrent.futures` joins its threads when the interpreter exits, so one read from a dead mount would keep a process
-from ending: these threads are daemons. A call past its deadline leaves its thread behind, marked stuck under its key;
-while it is, calls under the same key are refused at once, so a source can hold at most one thread.
+`concurrent.futures` joins its threads when the interpreter exits, so one read from a dead mount would keep a
+process from ending: these threads are daemons. A call past its deadline leaves its thread behind, marked
+stuck under its key; while it is, calls under the same key are refused at once, so a source can hold at most
+one thread.
 """
 
 import queue
@@ -29,7 +30,7 @@ class _Job:
 
 
 class Guard:
-    """At most `max_threads` calls run, not counting stuck ones; as many again may be stuck before all is refused."""
+    """At most `max_threads` calls run, not counting stuck ones; as many more may be stuck."""
 
     def __init__(self, max_threads: int = MAX_THREADS, max_waiting: int = MAX_WAITING) -> None:
         self._max_threads = max_threads
@@ -48,7 +49,8 @@ class Guard:
         return len(self._stuck)
 
     def submit(self, key: str, function: Callable[[], T]) -> "Future[T]":
-        """Run in a thread. Raises `Timeout` while an earlier call under `key` is stuck, `Unavailable` when all is full."""
+        """Run in a thread. Raises `Timeout` while an earlier call under `key` is stuck, `Unavailable` when
+        full."""
         job = _Job(key, function, Future())
         with self._lock:
             for held, since in self._stuck.values():
@@ -66,7 +68,7 @@ class Guard:
         return job.future
 
     def abandon(self, key: str, future: "Future[Any]") -> None:
-        """Give up waiting: if the work has begun it is marked stuck until it comes back, else it never begins."""
+        """Give up waiting: work that has begun is stuck until it comes back, other work never begins."""
         if future.cancel() or future.done():
             return
         with self._lock:

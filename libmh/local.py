@@ -18,7 +18,7 @@ P = TypeVar("P")
 
 
 class LocalConnection:
-    """`libmh.client.Connection` to the providers of this process; each is loaded when it is first asked for."""
+    """`libmh.client.Connection` to the providers of this process; each is loaded when first asked."""
 
     def __init__(self, context: Context | None = None) -> None:
         self._context = context or Context()

@@ -1,5 +1,5 @@
-"""sd_notify(3): telling a service manager how this process does. By hand: it is one datagram, and the libraries that do
-it link libsystemd or bring more code than this."""
+"""sd_notify(3): telling a service manager how this process does. By hand: it is one datagram, and the
+libraries that do it link libsystemd or bring more code than this."""
 
 import os
 import socket

@@ -1,7 +1,8 @@
 """What this host serves: one literal list, and the plug-ins that entry points name.
 
-A plug-in is a class that subclasses a declared Protocol and is made with a `Context`; its distribution names it in the
-entry point group `matahari.providers`. One that cannot be loaded is reported by `Agent.broken`, never fatal.
+A plug-in is a class that subclasses a declared Protocol and is made with a `Context`; its distribution names
+it in the entry point group `matahari.providers`. One that cannot be loaded is reported by `Agent.broken`,
+never fatal.
 """
 
 import logging
@@ -118,7 +119,7 @@ def shipped_interfaces() -> tuple[Interface, ...]:
 
 
 def plugin_interfaces() -> tuple[Interface, ...]:
-    """The interfaces that other distributions declare; one that cannot be read is left out, with a warning."""
+    """The interfaces that other distributions declare; one that cannot be read is left out."""
     found = []
     for point in plugins():
         try:

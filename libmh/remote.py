@@ -1,4 +1,4 @@
-"""Connections over a transport: for asyncio, and for plain Python with the event loop in a thread of its own."""
+"""Connections over a transport: for asyncio, and for plain Python with the loop in a thread."""
 
 import asyncio
 import threading
@@ -32,7 +32,7 @@ class AsyncConnection:
         """Call a member of a declared interface; properties are read."""
         member = member_of(declared)
         return cast(
-            R,
+            "R",
             restore(
                 member, await self.transport.call(request_for(member, declared.__name__, arguments, named))
             ),

@@ -1,4 +1,4 @@
-"""What every agent process does: options, configuration, logging, readiness, watchdog, signals, heartbeats."""
+"""What every agent process does: options, configuration, logging, readiness, watchdog, signals."""
 
 import argparse
 import asyncio
@@ -34,7 +34,7 @@ SERVERS: Mapping[str, str] = {"amqp": "mh_amqp.server"}
 
 
 class Server(Protocol):
-    """Serve a dispatcher's interfaces at addresses of a broker, until `process.stop` is set; reconnect for ever."""
+    """Serve a dispatcher's interfaces at addresses of a broker, until `process.stop` is set."""
 
     async def __call__(
         self,
@@ -59,7 +59,7 @@ def server_for(url: str) -> Server:
 
 @dataclass(slots=True)
 class Process:
-    """A running agent process, given to the command's body. `config` holds the tables of the configuration file."""
+    """A running agent process, given to the command's body. `config`: its file's tables."""
 
     name: str
     options: argparse.Namespace
@@ -96,8 +96,8 @@ class Command:
 
 
 def main(command: Command, argv: Sequence[str] | None = None) -> int:
-    """Run a command until it is told to stop. 0: ended in an orderly way; 1: could not go on, one sentence on stderr; 2:
-    usage."""
+    """Run a command until it is told to stop. 0: ended in an orderly way; 1: could not go on, one sentence
+    on stderr; 2: usage."""
     parser = _parser(command)
     options = parser.parse_args(argv)
     config = _configure(parser, command, options, argv)
@@ -261,7 +261,7 @@ class Heart(Protocol):
 
 
 async def heartbeats(agent: HostAgent, stop: asyncio.Event) -> None:
-    """Beat at once and then every `update_interval` seconds, whoever sets it, in this process or in another."""
+    """Beat at once and then every `update_interval` seconds, whichever process sets it."""
     bound = agent.providers.bound.get(interface_of(Host).name)
     if bound is None or not hasattr(bound.provider, "beat"):
         return

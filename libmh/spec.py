@@ -1,7 +1,8 @@
 """The vocabulary of a declaration: typed Protocol classes, read once at import into `Interface` records.
 
-A declaration that no transport could carry is refused here with `BadDeclaration`, naming the member: a missing hint,
-a missing docstring, a type outside this table, in the members themselves or in any record that they mention.
+A declaration that no transport could carry is refused here with `BadDeclaration`, naming the member: a
+missing hint, a missing docstring, a type outside this table, in the members themselves or in any record that
+they mention.
 
 ===================  ==========================  ===============================================
 hint                 type tree                   plain tree
@@ -18,7 +19,8 @@ a StrEnum            Words(cls)                  str
 a frozen dataclass   RecordOf(cls, fields)       dict: an absent optional is an absent key
 ===================  ==========================  ===============================================
 
-A string in `Annotated` is the documentation of a record's field or of an argument; `Name` gives it another wire name.
+A string in `Annotated` is the documentation of a record's field or of an argument; `Name` gives it another
+wire name.
 """
 
 import re
@@ -174,8 +176,9 @@ class Argument:
 class Member:
     """One property, method or event.
 
-    `attribute` is its name in Python, `setter` the one that writes it (properties), `objects` name the arguments that
-    say what is acted on, `max_age` is how old in seconds an answered property may be, `deadline` is in seconds.
+    `attribute` is its name in Python, `setter` the one that writes it (properties), `objects` name the
+    arguments that say what is acted on, `max_age` is how old in seconds an answered property may be,
+    `deadline` is in seconds.
     """
 
     interface: str
@@ -259,8 +262,8 @@ def prop(
     deadline: float = PROPERTY_DEADLINE,
     name: str | None = None,
 ) -> Callable[[F], F]:
-    """A property: a method of no arguments that answers its value. `constant`: never changes while the agent runs;
-    `max_age`: an answer may be that many seconds old; `inline`: answers from memory, never waits."""
+    """A property: a method of no arguments that answers its value. `constant`: never changes while the agent
+    runs; `max_age`: an answer may be that many seconds old; `inline`: answers from memory, never waits."""
     return _mark(
         Kind.PROPERTY,
         source=source,
@@ -288,8 +291,8 @@ def method(
     returns: str | tuple[str, ...] = "result",
     name: str | None = None,
 ) -> Callable[[F], F]:
-    """A method. `returns` names what it answers (a tuple of names for a `tuple[...]` hint). What only reads is
-    idempotent; anything else is not unless it says so: it is then run again when its answer was lost."""
+    """A method. `returns` names what it answers (a tuple of names for a `tuple[...]` hint). What only reads
+    is idempotent; anything else is not unless it says so: it is then run again when its answer was lost."""
     return _mark(
         Kind.METHOD,
         access=access,
@@ -304,8 +307,8 @@ def method(
 
 
 def event(*, name: str | None = None) -> Callable[[F], F]:
-    """Something that happens: its arguments are the fields that are delivered. Its body is `return`, not `...`: a type
-    checker then does not ask providers to implement it."""
+    """Something that happens: its arguments are the fields that are delivered. Its body is `return`, not
+    `...`: a type checker then does not ask providers to implement it."""
     return _mark(Kind.EVENT, name=name)
 
 
@@ -317,7 +320,7 @@ VERSION = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}")
 def interface(
     name: str, *, version: str, bus: str | None = None, path: str | None = None
 ) -> Callable[[type], type]:
-    """Read a Protocol class into an `Interface`. `bus` and `path` default to the name itself, spelled for D-Bus."""
+    """Read a Protocol class into an `Interface`. `bus` and `path` default to the name itself, for D-Bus."""
     from libmh.declaration import read
 
     def declare(protocol: type) -> type:

@@ -1,4 +1,4 @@
-"""For tests, here and in other distributions: a transport in memory, and the checks that every provider must pass."""
+"""For tests, here and in other distributions: a transport in memory, and checks for every provider."""
 
 import asyncio
 import copy
@@ -17,7 +17,7 @@ MAX_EVENTS = 1000
 
 
 class Loopback:
-    """A transport that carries requests to a dispatcher in the same loop, copied, as a bus would copy them."""
+    """A transport that carries requests to a dispatcher in the same loop, copied as by a bus."""
 
     def __init__(self, dispatcher: Dispatcher, caller: Caller | None = None) -> None:
         self._dispatcher = dispatcher
@@ -77,8 +77,8 @@ def unanswered(provider: type) -> list[str]:
 
 
 def conforming(provider: object) -> dict[str, Plain]:
-    """Conformance: read every property of a provider and convert it as a transport would; answers the plain values.
-    Raises `InvalidArguments` for a value that its declaration does not allow."""
+    """Conformance: read every property of a provider and convert it as a transport would; answers the plain
+    values. Raises `InvalidArguments` for a value that its declaration does not allow."""
     interface = interface_of(type(provider))
     return {
         member.name: dump(member.type, getattr(provider, member.attribute)(), member.action)

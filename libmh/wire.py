@@ -1,9 +1,8 @@
-"""Typed value <-> plain tree, the only form that crosses a transport: None bool int float str bytes list
-dict.
+"""Typed value <-> plain tree, all that crosses a transport: None bool int float str bytes list dict.
 
 `parse` refuses what does not fit with `InvalidArguments`, naming the place: `links[2].mtu: expected u32, got
-'a lot'`. `dump` does the same for what a provider answers: a provider that breaks its declaration is found
-out here.
+'no'`. `dump` does the same for what a provider answers: a provider that breaks its declaration is found out
+here.
 """
 
 import dataclasses

@@ -1,1 +1,2 @@
-"""The declaration: what a host, and the fleet's conductor, offer. Each module is one noun and imports `libmh.spec` alone."""
+"""The declaration: what a host, and the fleet's conductor, offer. One noun a module, which imports
+`libmh.spec`."""

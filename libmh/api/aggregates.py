@@ -9,7 +9,7 @@ from libmh.spec import U32, U64, Access, Effect, Plain, Time, event, interface, 
 
 @dataclass(frozen=True, slots=True)
 class CapabilityReport:
-    """What a host can do, as it tells the conductor. (uuid, boot_id, sequence) decides between two of them."""
+    """What a host can do, as it tells the conductor. (uuid, boot_id, sequence) decides between two."""
 
     schema: Annotated[str, "version of this record, major.minor"]
     uuid: Annotated[str, "the host's UUID of lifetime Filesystem"]
@@ -86,8 +86,8 @@ class Reports(Protocol):
 
     @method(access=Access.OPEN, effect=Effect.CHANGES, idempotent=True, deadline=30.0, returns="accepted")
     def report(self, report: Annotated[CapabilityReport, "of the host that sends it"]) -> Accepted:
-        """Take a report in. A duplicate, an older or a replayed one changes nothing and is answered all the same; a
-        `schema` of another major or a newer minor version is refused with both versions named."""
+        """Take a report in. A duplicate, an older or a replayed one changes nothing and is answered all the
+        same; a `schema` of another major or a newer minor version is refused with both versions named."""
         ...
 
 
@@ -118,8 +118,8 @@ class Aggregates(Protocol):
             str, "an aggregate's name, id or UUID; empty: all that the host is a member of"
         ] = "",
     ) -> list[Evidence]:
-        """Why a host is, or is not, a member: every requirement with the value that was seen. `not-found` for an unknown
-        host or aggregate."""
+        """Why a host is, or is not, a member: every requirement with the value that was seen. `not-found`
+        for an unknown host or aggregate."""
         ...
 
     @method(access=Access.OPEN, returns="hosts")

@@ -20,7 +20,7 @@ class FactStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing known of a host: its value with where it is from, when it was seen and whether that went well."""
+    """One thing known of a host: its value, where it is from, when it was seen, whether that went well."""
 
     status: Annotated[FactStatus, "ok, stale (the last good value), timeout, denied, unsupported or failed"]
     source: Annotated[str, "the file, system call or service that it was read from"]
@@ -57,7 +57,7 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class CpuTopology:
-    """How the logical processors that are online are laid out (/sys/devices/system/cpu, /sys/devices/system/node)."""
+    """How the logical processors online are laid out (/sys/devices/system/cpu, /sys/devices/system/node)."""
 
     sockets: Annotated[U32, "physical packages"]
     cores: Annotated[U32, "physical cores, all sockets together"]
@@ -82,7 +82,7 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Filesystem:
-    """A mounted filesystem (/proc/self/mountinfo, statvfs). A network or FUSE mount is listed but never touched."""
+    """A mounted filesystem (/proc/self/mountinfo, statvfs). Network and FUSE mounts are never touched."""
 
     mount_point: Annotated[str, "where it is mounted"]
     device: Annotated[str, "the mount source: /dev/sda1, server:/export"]
@@ -161,8 +161,8 @@ class Host(Protocol):
 
     @prop(source="cgroup, /proc/1/environ, DMI, CPUID", constant=True)
     def virtualization(self) -> str:
-        """What this host runs in: `none`, a hypervisor (`kvm`, `vmware` ...) or a container (`docker`, `lxc` ...);
-        systemd-detect-virt's words."""
+        """What this host runs in: `none`, a hypervisor (`kvm`, `vmware` ...) or a container (`docker`, `lxc`
+        ...); systemd-detect-virt's words."""
         ...
 
     @prop(source="/sys/class/dmi/id", max_age=60.0)
@@ -247,7 +247,7 @@ class Host(Protocol):
 
     @prop(source="/proc/PID/stat", max_age=2.0)
     def process_statistics(self) -> dict[str, I32]:
-        """Processes by state: `total`, `running` (R), `sleeping` (S), `stopped` (T), `zombie` (Z), `idle` (D)."""
+        """By state: `total`, `running` (R), `sleeping` (S), `stopped` (T), `zombie` (Z), `idle` (D)."""
         ...
 
     @prop(source="/sys/block", max_age=10.0)
@@ -272,14 +272,14 @@ class Host(Protocol):
 
     @method(access=Access.OPEN, deadline=15.0, returns="facts")
     def facts(self) -> dict[str, Fact]:
-        """Every property of this interface as a fact: value, source, time and status, so that what could not be read
-        says why instead of being absent."""
+        """Every property of this interface as a fact: value, source, time and status, so that what could not
+        be read says why instead of being absent."""
         ...
 
     @method(effect=Effect.DISRUPTS)
     def identify(self) -> None:
-        """Make the machine noticeable to somebody who stands before it: a tone of 440 Hz for one second on the
-        console's speaker. `not-implemented` where there is no console."""
+        """Make the machine noticeable to somebody who stands before it: a tone of 440 Hz for one second on
+        the console's speaker. `not-implemented` where there is no console."""
         ...
 
     @method(effect=Effect.DISRUPTS)
@@ -296,9 +296,9 @@ class Host(Protocol):
     def get_uuid(
         self, lifetime: Annotated[str, "Filesystem, Hardware, Reboot, Agent or Custom, in any case"] = ""
     ) -> str:
-        """The UUID of a lifetime: Filesystem ("" too) lasts as long as the installed system, Hardware as the machine,
-        Reboot until the next boot, Agent as this process, Custom until it is set again. `not-available` where there is
-        none, `invalid-lifetime` for any other word."""
+        """The UUID of a lifetime: Filesystem ("" too) lasts as long as the installed system, Hardware as the
+        machine, Reboot until the next boot, Agent as this process, Custom until it is set again.
+        `not-available` where there is none, `invalid-lifetime` for any other word."""
         ...
 
     @method(effect=Effect.CHANGES, idempotent=True, objects=("lifetime",), returns="rc")
@@ -307,8 +307,8 @@ class Host(Protocol):
         lifetime: Annotated[str, "only Custom can be set"],
         uuid: Annotated[str, "kept as it is; an empty one clears it"],
     ) -> I32:
-        """Set the Custom UUID. Answers 0, 23 for any lifetime but Custom, or GLib's GFileError number when the file
-        could not be written (2 not permitted, 8 read-only, 12 no space, 24 otherwise)."""
+        """Set the Custom UUID. Answers 0, 23 for any lifetime but Custom, or GLib's GFileError number when
+        the file could not be written (2 not permitted, 8 read-only, 12 no space, 24 otherwise)."""
         ...
 
     @method(effect=Effect.CHANGES, idempotent=True, objects=("profile",), returns="status")

@@ -85,8 +85,8 @@ class Network(Protocol):
 
     @method(objects=("iface",), returns="mac")
     def get_mac_address(self, iface: Annotated[str, "a link's name"]) -> str:
-        """The hardware address, upper case and joined by colons; `00:00:00:00:00:00` for loopback, empty when there is
-        no such link."""
+        """The hardware address, upper case and joined by colons; `00:00:00:00:00:00` for loopback, empty
+        when there is no such link."""
         ...
 
     @method(returns="links")

@@ -58,8 +58,8 @@ class Services(Protocol):
         name: Annotated[str, "a service's name, with or without .service"],
         timeout: Annotated[U32, "milliseconds; 0 is the deadline of the call"],
     ) -> U32:
-        """LSB's status code: 0 running, 1 dead with a pid file, 2 dead with a lock file, 3 not running, 4 unknown or not
-        installed; 198 when the time passed, 194 when a signal ended the script."""
+        """LSB's status code: 0 running, 1 dead with a pid file, 2 dead with a lock file, 3 not running, 4
+        unknown or not installed; 198 when the time passed, 194 when a signal ended the script."""
         ...
 
     @method(returns="units")

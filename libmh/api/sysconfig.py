@@ -21,7 +21,8 @@ class Sysconfig(Protocol):
 
     @prop(source="the agent's settings", max_age=1.0)
     def is_postboot_configured(self) -> U32:
-        """A mark for the application that configures hosts after boot: 0 until it sets another value. It persists."""
+        """A mark for the application that configures hosts after boot: 0 until it sets another. It
+        persists."""
         ...
 
     @writes("is_postboot_configured")
@@ -33,5 +34,5 @@ class Sysconfig(Protocol):
     def is_configured(
         self, key: Annotated[str, "letters, digits, '_', '-' and '.', not starting with '.'"]
     ) -> str:
-        """The status text kept under a key: `OK`, or `FAILED` and more lines; `unknown` where there is none."""
+        """The status text kept under a key: `OK`, or `FAILED` and more lines; else `unknown`."""
         ...
