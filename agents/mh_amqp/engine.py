@@ -1,0 +1,193 @@
+"""AMQP 1.0 on asyncio, dialled and accepted: what the agent, the client half and the broker stand on.
+
+    connection = await dial("127.0.0.1", 5672, container="console") sender = await
+    connection.sender("mh.host.<uuid>") replies = await connection.receiver(None, on_delivery,
+    dynamic=True, credit=1000)  # replies.address is its name sender.send(raw, settled=True)
+
+    listener = await listen("127.0.0.1", 0, served, container="agent")  # listener.port
+
+Messages are bytes here; encoding them is the business of the layer above. All of it lives in one event loop.
+A host that starts with "/" is the path of a Unix socket, and its port is not used.
+"""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from libmh import errors
+from mh_amqp.connection import Connection, Served
+from mh_amqp.limits import Limits
+from mh_amqp.links import Asked, Delivery, Link, Receiver, Sender
+from mh_amqp.outcome import Outcome, Word, problem
+from mh_amqp.pump import Closed, Pump
+from mh_amqp.security import Login, check_listen, check_login, is_unix
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 1024
+DEFAULT_LIMITS = Limits()
+DEFAULT_LOGIN = Login()
+
+__all__ = [
+    "Asked",
+    "Closed",
+    "Connection",
+    "Delivery",
+    "Limits",
+    "Link",
+    "Listener",
+    "Login",
+    "Outcome",
+    "Receiver",
+    "Sender",
+    "Served",
+    "Word",
+    "dial",
+    "listen",
+]
+
+
+async def dial(
+    host: str,
+    port: int,
+    *,
+    container: str,
+    login: Login = DEFAULT_LOGIN,
+    limits: Limits = DEFAULT_LIMITS,
+    served: Served | None = None,
+    deadline: float = 10.0,
+) -> Connection:
+    """Connect, authenticate, open. `served` answers links that the peer attaches; without it they are
+    refused.
+
+    Raises `Unavailable` (nobody listens, or it closed: its words), `NotAuthorized`, `Timeout` after
+    `deadline` seconds.
+    """
+    check_login(host, login)
+    where = host if is_unix(host) else f"{host}:{port}"
+    connection = Connection(container, limits, login, served, server=False)
+    try:
+        async with asyncio.timeout(deadline):
+            await _connect(connection.pump, host, port)
+            await connection.ready
+    except TimeoutError as late:
+        connection.abort()
+        raise errors.Timeout(f"'{where}' did not answer as an AMQP peer in {deadline} s") from late
+    except OSError as error:  # refused, unreachable, no such name
+        raise errors.Unavailable(f"cannot connect to '{where}': {error}") from error
+    except asyncio.CancelledError:
+        connection.abort()
+        raise
+    if connection.closed.done():
+        reason = connection.closed.result()
+        if not reason.condition:
+            raise errors.Unavailable(f"'{where}' ended the connection: {reason}")
+        raise problem(reason.condition, reason.description, f"'{where}' refused the connection")
+    return connection
+
+
+async def _connect(pump: Pump, host: str, port: int) -> None:
+    loop = asyncio.get_running_loop()
+    if is_unix(host):
+        await loop.create_unix_connection(lambda: pump, host)
+    else:
+        await loop.create_connection(lambda: pump, host, port)
+
+
+async def listen(
+    host: str,
+    port: int,
+    served: Served,
+    *,
+    container: str,
+    login: Login = DEFAULT_LOGIN,
+    limits: Limits = DEFAULT_LIMITS,
+) -> "Listener":
+    """Accept peers; port 0 picks one. Raises `InvalidArguments` beyond loopback, `Unavailable` when it
+    cannot listen."""
+    check_listen(host)
+    listener = Listener(served, container, login, limits)
+    loop = asyncio.get_running_loop()
+    try:
+        if is_unix(host):
+            listener.server = await loop.create_unix_server(listener.accept, host, backlog=BACKLOG)
+            listener.path = Path(host)
+        else:
+            listener.server = await loop.create_server(listener.accept, host, port, backlog=BACKLOG)
+    except OSError as error:  # in use, no such address, not permitted
+        raise errors.Unavailable(f"cannot listen on '{host}:{port}': {error}") from error
+    return listener
+
+
+class Listener:
+    """The accepted connections, all of them in `connections`; those above the limits are cut off at once,
+    and counted."""
+
+    def __init__(self, served: Served, container: str, login: Login, limits: Limits) -> None:
+        self.server: asyncio.Server | None = None
+        self.path: Path | None = None
+        self.connections: set[Connection] = set()
+        self.accepted = 0
+        self.refused = 0
+        self._served = served
+        self._container = container
+        self._login = login
+        self._limits = limits
+        self._per_host: dict[str, int] = {}
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 for a Unix socket."""
+        if self.server is None or self.path is not None or not self.server.sockets:
+            return 0
+        return int(self.server.sockets[0].getsockname()[1])
+
+    def accept(self) -> Pump:
+        """A protocol for the next peer, for asyncio alone."""
+        connection = Connection(self._container, self._limits, self._login, self._served, server=True)
+        made = connection.pump.on_made
+
+        def count() -> None:
+            made()
+            self._count(connection)
+
+        connection.pump.on_made = count
+        return connection.pump
+
+    async def close(self) -> None:
+        """Stop listening, close every connection politely, and wait for that within the closing time."""
+        if self.server is not None:
+            self.server.close()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+        for connection in list(self.connections):
+            connection.fail("amqp:connection:forced", "shutting down")
+        ending = [connection.closed for connection in self.connections]
+        if ending:
+            await asyncio.wait(ending, timeout=self._limits.closing + 1)
+
+    def _count(self, connection: Connection) -> None:
+        host = connection.peer.rpartition(":")[0]
+        here = self._per_host.get(host, 0)
+        if len(self.connections) >= self._limits.connections or here >= self._limits.per_peer:
+            self.refused += 1
+            log.warning(
+                "peer %s: refused, there are %d connections, %d of its host",
+                connection.peer,
+                len(self.connections),
+                here,
+            )
+            connection.abort("too many connections")
+            return
+        self.accepted += 1
+        self.connections.add(connection)
+        self._per_host[host] = here + 1
+        connection.closed.add_done_callback(lambda _: self._gone(connection, host))
+
+    def _gone(self, connection: Connection, host: str) -> None:
+        self.connections.discard(connection)
+        left = self._per_host.get(host, 1) - 1
+        if left > 0:
+            self._per_host[host] = left
+        else:
+            self._per_host.pop(host, None)

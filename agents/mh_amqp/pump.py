@@ -1,0 +1,309 @@
+"""One socket and proton's engine between them: bytes in, events out, bytes out once per turn of the loop.
+
+`Pump` is the asyncio protocol of clients, listeners and the broker alike. Nothing that a peer sends raises
+out of it: what proton or the decoding of a peer's strings raises ends that connection alone, with the
+reason in the log.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from proton import SASL, SSL, Collector, ProtonException, SSLDomain, Transport
+from proton import Connection as Engine
+
+from mh_amqp import outcome, pn
+from mh_amqp.guard import Refused, SaslGate
+from mh_amqp.limits import Limits
+from mh_amqp.pn import Handle, ffi, lib
+from mh_amqp.security import ANONYMOUS, Login
+
+log = logging.getLogger(__name__)
+
+PEER_FAULTS = (UnicodeDecodeError, RecursionError, ProtonException, OverflowError)
+REMOTE_EVENTS = frozenset({
+    lib.PN_CONNECTION_REMOTE_OPEN,
+    lib.PN_SESSION_REMOTE_OPEN,
+    lib.PN_LINK_REMOTE_OPEN,
+    lib.PN_LINK_FLOW,
+    lib.PN_DELIVERY,
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Why a connection ended: the AMQP error condition if there was one, and words for people."""
+
+    condition: str
+    description: str
+
+    def __str__(self) -> str:
+        return f"{self.description} ({self.condition})" if self.condition else self.description
+
+
+class Pump(asyncio.Protocol):
+    """`handlers` are called with the C event for each event type that they name; `lost` once, at the end."""
+
+    def __init__(
+        self,
+        handlers: Mapping[int, Callable[[Handle], None]],
+        limits: Limits,
+        login: Login,
+        *,
+        server: bool,
+        gated: bool = True,
+        tls: SSLDomain | None = None,
+    ) -> None:
+        self.limits = limits
+        self.paused = False
+        self.reason: Closed | None = None
+        self.engine = Engine()
+        self.on_made: Callable[[], None] = lambda: None
+        self.on_lost: Callable[[Closed], None] = lambda _: None
+        self.on_flushed: Callable[[], None] = lambda: None
+        self.on_resumed: Callable[[], None] = lambda: None
+        self._handlers = handlers
+        self._mechanisms = login.mechanisms
+        self._loop = asyncio.get_running_loop()
+        self._collector = Collector()
+        self._transport = self._make_transport(login, server=server, tls=tls)
+        self._t = pn.impl(self._transport)
+        self._gate = SaslGate() if server and gated and tls is None else None
+        self._socket: asyncio.Transport | None = None
+        self._trusted = False
+        self._scheduled = False
+        self._turn = False
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not isinstance(transport, asyncio.Transport):
+            raise TypeError(f"expected a stream transport, not {transport!r}")
+        self._socket = transport
+        self.engine.collect(self._collector)
+        self._transport.bind(self.engine)
+        self.later("handshake", self.limits.handshake, self._handshake_late)
+        self.on_made()
+        self.touch()
+
+    def data_received(self, data: bytes) -> None:
+        self._turn = True
+        try:
+            self._feed(data)
+        except Refused as error:
+            self.fail(outcome.NOT_ALLOWED, str(error))
+            self.abort()
+        finally:
+            self._turn = False
+        self._flush()
+
+    def eof_received(self) -> None:
+        lib.pn_transport_close_tail(self._t)
+        self._dispatch()
+        self._flush()
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        self.later("stall", self.limits.stall, self._stalled)
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self.cancel("stall")
+        self._flush()
+        self.on_resumed()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.fail("", str(exc) if exc else "the peer closed the socket")
+        self._socket = None
+        for name in list(self._timers):
+            self.cancel(name)
+        lib.pn_transport_close_tail(self._t)
+        lib.pn_transport_close_head(self._t)
+        self._dispatch()
+        self._transport.unbind()
+        self.on_lost(self.reason or Closed("", "lost"))
+        self.engine.free()
+        self._handlers = {}
+        self._dispatch()
+        self.on_made = self.on_flushed = self.on_resumed = lambda: None
+        self.on_lost = lambda _: None
+
+    # the engine's side
+
+    @property
+    def peer(self) -> str:
+        """`127.0.0.1:4711`; the path or "unix" for a Unix socket."""
+        name = self._socket.get_extra_info("peername") if self._socket else None
+        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "unix")
+
+    @property
+    def user(self) -> str:
+        """Whom the peer authenticated as; 'anonymous' for ANONYMOUS, the subject of its certificate for
+        EXTERNAL."""
+        return str(self._transport.user or "anonymous")
+
+    def transport_condition(self) -> tuple[str, str]:
+        return pn.condition_of(lib.pn_transport_condition(self._t))
+
+    def touch(self) -> None:
+        """Flush at the end of this turn of the loop, or at once after the data that is being handled."""
+        if not self._scheduled and not self._turn:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def fail(self, condition: str, description: str) -> None:
+        """Remember why this ends; the first reason counts."""
+        if self.reason is None:
+            self.reason = Closed(condition, description)
+
+    def abort(self) -> None:
+        """End now, without a word to the peer."""
+        if self._socket is not None:
+            self._socket.abort()
+
+    def finish(self) -> None:
+        """A close was said or heard: the socket ends when it is written, at the latest after
+        `limits.closing`."""
+        self.later("closing", self.limits.closing, self.abort)
+        self.touch()
+
+    def opened(self) -> None:
+        """The peer's open has come: the handshake is over, and idle time-outs count from now."""
+        self.cancel("handshake")
+        self._tick()
+
+    def later(self, name: str, seconds: float, call: Callable[[], None]) -> None:
+        if name not in self._timers and self._socket is not None:
+            self._timers[name] = self._loop.call_later(seconds, self._timer, name, call)
+
+    def cancel(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _timer(self, name: str, call: Callable[[], None]) -> None:
+        self._timers.pop(name, None)
+        call()
+
+    def _make_transport(self, login: Login, *, server: bool, tls: SSLDomain | None) -> Transport:
+        transport = Transport(Transport.SERVER if server else Transport.CLIENT)
+        transport.max_frame_size = self.limits.frame
+        transport.channel_max = self.limits.channels - 1
+        transport.idle_timeout = self.limits.idle
+        if tls is not None:
+            SSL(transport, tls)
+        sasl = transport.sasl()
+        sasl.allowed_mechs(" ".join(login.mechanisms))
+        if server:
+            # Cyrus SASL hides ANONYMOUS from who must authenticate; the gate and _sasl_done demand SASL anyway
+            transport.require_auth(ANONYMOUS not in login.mechanisms)
+        else:
+            sasl.allow_insecure_mechs = True  # the caller has made sure of loopback or TLS
+            if login.user is not None:
+                self.engine.user = login.user
+            if login.password is not None:
+                self.engine.password = login.password
+        return transport
+
+    def _feed(self, data: bytes) -> None:
+        while self._gate is not None and data:
+            piece, data = self._gate.take(data)
+            if not piece:
+                return
+            self._push(piece)
+            if self._sasl_done():
+                self._gate = None
+        if data:
+            self._push(data)
+
+    def _push(self, data: bytes) -> None:
+        t = self._t
+        while data:
+            room: int = lib.pn_transport_capacity(t)
+            if room < 0:  # the engine is past reading; what it has to say is still written
+                return
+            piece = data if len(data) <= room else data[:room]
+            taken: int = lib.pn_transport_push(t, ffi.from_buffer(piece), len(piece))
+            self._dispatch()
+            if taken <= 0:
+                return
+            data = data[taken:]
+
+    def _dispatch(self) -> None:
+        collector = pn.impl(self._collector)
+        while event := lib.pn_collector_peek(collector):
+            try:
+                kind = lib.pn_event_type(event)
+                handler = self._handlers.get(kind)
+                if handler is not None and (self._trusted or self._may_act(kind)):
+                    handler(event)
+            except PEER_FAULTS as error:
+                self._peer_fault(error)
+            finally:
+                lib.pn_collector_pop(collector)
+
+    def _may_act(self, kind: int) -> bool:
+        """Whether an event may be acted on before trust was established: only those that the peer did not
+        cause."""
+        if kind not in REMOTE_EVENTS:
+            return True
+        self._trusted = self._sasl_done()
+        if not self._trusted:
+            self.fail(outcome.UNAUTHORIZED, "the peer spoke before it was authenticated")
+            self.abort()
+        return self._trusted
+
+    def _sasl_done(self) -> bool:
+        sasl = self._transport.sasl()
+        return sasl.outcome == SASL.OK and self._transport.authenticated and sasl.mech in self._mechanisms
+
+    def _peer_fault(self, error: Exception) -> None:
+        log.warning("peer %s: what it sent cannot be read, closing: %s", self.peer, error)
+        self.fail(outcome.DECODE_ERROR, f"what the peer sent cannot be read: {error}")
+        self.close_engine(outcome.DECODE_ERROR, "what was sent cannot be read")
+
+    def close_engine(self, condition: str = "", description: str = "") -> None:
+        """Say close, with an error when a condition is given, and end when it is written."""
+        engine = pn.impl(self.engine)
+        if condition:
+            pn.set_condition(lib.pn_connection_condition(engine), condition, description)
+        lib.pn_connection_close(engine)
+        self.finish()
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        t = self._t
+        while self._socket is not None and not self.paused and not self._socket.is_closing():
+            pending: int = lib.pn_transport_pending(t)
+            if pending <= 0:
+                if pending < 0:
+                    self._socket.close()
+                    self.later("closing", self.limits.closing, self.abort)
+                break
+            buffer = bytearray(pending)
+            lib.pn_transport_peek(t, ffi.from_buffer(buffer), pending)
+            self._socket.write(buffer)
+            lib.pn_transport_pop(t, pending)
+        self._dispatch()
+        if not self.paused:
+            self.on_flushed()
+
+    def _tick(self) -> None:
+        if self._socket is None:
+            return
+        now = int(self._loop.time() * 1000)
+        deadline: int = lib.pn_transport_tick(self._t, now)
+        if deadline > 0:
+            self.cancel("tick")
+            self.later("tick", max(deadline - now, 10) / 1000, self._tick)
+        self.touch()
+
+    def _handshake_late(self) -> None:
+        self.fail("", f"the peer did not open within {self.limits.handshake} s")
+        self.abort()
+
+    def _stalled(self) -> None:
+        self.fail(outcome.RESOURCE_LIMIT, f"the peer read nothing for {self.limits.stall} s")
+        self.abort()
