@@ -126,7 +126,7 @@ def _raises(last: ast.stmt) -> bool:
 
 
 def test_exception_is_caught_once() -> None:
-    """In dispatch, where bugs become replies; beside that only where foreign code is loaded and handed on."""
+    """In dispatch, where bugs become replies; beside that where foreign code is loaded and run."""
     caught = [place for source in source_tree.product() for place in catches_everything(source)]
     allowed = ("libmh/dispatch.py:", "libmh/guard.py:", "libmh/providers.py:")
     assert [place for place in caught if not place.startswith(allowed)] == []
