@@ -68,7 +68,7 @@ def get_command(session: Session, name: str) -> None:
     reported(session, work)
 
 
-@click.command("set")
+@click.command("set", context_settings={"ignore_unknown_options": True})
 @click.argument("name", metavar="INTERFACE.PROPERTY", type=MemberName(Kind.PROPERTY))
 @click.argument("value")
 @pass_session
