@@ -98,7 +98,7 @@ class Command:
 def main(command: Command, argv: Sequence[str] | None = None) -> int:
     """Run a command until it is told to stop. 0: ended in an orderly way; 1: could not go on, one sentence
     on stderr; 2: usage."""
-    parser = _parser(command)
+    parser = parser_for(command)
     options = parser.parse_args(argv)
     config = _configure(parser, command, options, argv)
     _log_to_stderr(options.log_level)
@@ -111,7 +111,7 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser(command: Command) -> argparse.ArgumentParser:
+def parser_for(command: Command) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(command.name, description=command.summary, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"{command.name} {software_version()}")
     parser.add_argument(
