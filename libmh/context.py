@@ -14,6 +14,7 @@ from libmh.events import Hub
 from libmh.spec import Plain
 
 MAX_FILE = 1 << 20
+CHUNK = 1 << 16  # a buffer of the whole limit would be cleared at every read
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,11 @@ class Root:
         """The text of a file, at most `limit` bytes. A missing file is `not-implemented`, an unreadable one
         `not-authorized`, anything else `backend-failed`; bytes that are not UTF-8 are replaced."""
         try:
-            with self.path(name).open("rb") as file:
-                return file.read(limit).decode("utf-8", "replace")
+            with self.path(name).open("rb", buffering=0) as file:
+                found = b""
+                while len(found) < limit and (part := file.read(min(CHUNK, limit - len(found)))):
+                    found += part
+                return found.decode("utf-8", "replace")
         except OSError as error:
             raise unreadable(name, error) from error
 
