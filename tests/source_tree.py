@@ -29,6 +29,8 @@ class Source:
 def tracked() -> tuple[str, ...]:
     """The paths under version control, from the root."""
     git = needs.command("git", "git")
+    if not (ROOT / ".git").exists():
+        needs.missing("a checkout under git")
     command = [git, "-c", "safe.directory=*", "-C", str(ROOT), "ls-files"]
     listing = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     return tuple(listing.stdout.splitlines())

@@ -74,27 +74,29 @@ def booted_host(
     name: str,
     *,
     files: Mapping[str, str] | None = None,
-    binds: Sequence[Path] = (),
+    binds: Mapping[str, Path] | None = None,
     layers: Sequence[Path] = (),
 ) -> Iterator[Host]:
     """A machine that runs as long as the block.
 
-    `files` are put on its disk before the first boot (absolute path -> text); the checkout, this Python and
-    `binds` are seen inside at their own paths; `layers` are disks from `layer`, the uppermost first.
+    `files` are put on its disk before the first boot (absolute path -> text; `#!` makes it executable); the
+    checkout and this Python are seen inside at their own paths, `binds` as they say (path inside -> directory);
+    `layers` are disks from `layer`, the uppermost first.
     """
     _check_machine()
     _sweep()
     own = f"{name}-{os.getpid()}"
-    shown = [ROOT, Path(sys.prefix), Path(sys.base_prefix), *binds]
+    own_paths = {str(path): path for path in (ROOT, Path(sys.prefix), Path(sys.base_prefix))}
+    shown = {inside: path for inside, path in own_paths.items() if not path.is_relative_to("/usr")} | dict(
+        binds or {}
+    )
     environment = {
         "MH_TESTBED": str(DISKS),
-        "MH_TESTBED_BIND": ":".join(str(path) for path in shown if not path.is_relative_to("/usr")),
+        "MH_TESTBED_BIND": ":".join(f"{path}={inside}" for inside, path in shown.items()),
         "MH_TESTBED_ROOT": ":".join([*map(str, layers), "/"]),
     }
     for path, text in (files or {}).items():
-        target = DISKS / own / "disk" / path.lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
+        _put(DISKS / own / "disk" / path.lstrip("/"), text)
     host = Host(own, environment, _start(own, environment))
     try:
         yield host
@@ -118,6 +120,13 @@ def layer(name: str, command: str, *, seconds: float = 300) -> Iterator[Path]:
         yield LAYERS / own / "disk"
     finally:
         shutil.rmtree(LAYERS / own, ignore_errors=True)
+
+
+def _put(target: Path, text: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text)
+    if text.startswith("#!"):
+        target.chmod(0o755)
 
 
 def _start(name: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:

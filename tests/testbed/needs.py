@@ -46,4 +46,4 @@ def fault(reason: str, *, unattended: bool) -> str:
 
 def missing(what: str) -> NoReturn:
     """Skip for want of something that no installation brings, or in words of one's own."""
-    pytest.skip(f"needs {what}")
+    pytest.skip(f"needs {what}", allow_module_level=True)
