@@ -241,6 +241,7 @@ async def _open(address: str) -> Any:
     if address.startswith("unix:path="):
         await _probe(loop, address.removeprefix("unix:path=").partition(",")[0].partition(";")[0])
     raw = library().open(address)
+    raw._writer.sock = _Patient(raw._sock)  # noqa: SLF001 - they offer nothing else
     try:
         await raw.connect()
     except BaseException as error:
@@ -249,6 +250,20 @@ async def _open(address: str) -> Any:
             raise NotAuthorized(f"the bus at '{address}' refused us: {error}", bus=address) from error
         raise
     return raw
+
+
+class _Patient:
+    """A socket that takes nothing when it is full: both libraries count its `BlockingIOError` as the
+    connection's end, so that a few hundred calls side by side would lose it."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+
+    def send(self, data: memoryview) -> int:
+        try:
+            return int(self._sock.send(data))
+        except BlockingIOError:
+            return 0  # the libraries then wait until it is writable
 
 
 async def _probe(loop: asyncio.AbstractEventLoop, path: str) -> None:
@@ -299,9 +314,15 @@ class Bus:
         """Hand every method call to `handler`, which must not raise and must see to the answer."""
         self._on_call = handler
 
-    def on_signal(self, handler: Callable[[Message], None]) -> None:
-        """Hand every signal to `handler`, which must not raise, and must check whose signal it is."""
+    def on_signal(self, handler: Callable[[Message], None]) -> Callable[[], None]:
+        """Hand every signal to `handler`, which must not raise, and must check whose signal it is; answers
+        what ends that."""
         self._on_signal = (*self._on_signal, handler)
+
+        def end() -> None:
+            self._on_signal = tuple(each for each in self._on_signal if each != handler)
+
+        return end
 
     async def call(
         self,
