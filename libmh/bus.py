@@ -241,7 +241,6 @@ async def _open(address: str) -> Any:
     if address.startswith("unix:path="):
         await _probe(loop, address.removeprefix("unix:path=").partition(",")[0].partition(";")[0])
     raw = library().open(address)
-    raw._writer.sock = _Patient(raw._sock)  # noqa: SLF001 - they offer nothing else
     try:
         await raw.connect()
     except BaseException as error:
@@ -249,6 +248,8 @@ async def _open(address: str) -> Any:
         if type(error).__name__ == "AuthError":  # each library has its own
             raise NotAuthorized(f"the bus at '{address}' refused us: {error}", bus=address) from error
         raise
+    # not earlier: dbus-fast makes its writer when the socket is connected
+    raw._writer.sock = _Patient(raw._sock)  # noqa: SLF001 - they offer nothing else
     return raw
 
 
