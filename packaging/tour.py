@@ -86,7 +86,10 @@ def step(name: str) -> Iterator[None]:
     """Say in which step it was that the tour could not go on."""
     try:
         yield
-    except Stopped as reason:
+    except (
+        Stopped,
+        OSError,
+    ) as reason:  # OSError: the state directory is full, read-only, or not what it should be
         raise Stopped(f"stopped at '{name}': {reason}") from reason
 
 
@@ -383,6 +386,9 @@ def main() -> int:
         run(options.state, once=options.once)
     except Stopped as reason:
         print(f"\npackaging/run: {reason}", file=sys.stderr)
+        return 1
+    except OSError as error:  # the state directory: full, read-only, or not what it should be
+        print(f"\npackaging/run: cannot keep its state: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nended.")

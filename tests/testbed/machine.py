@@ -80,7 +80,7 @@ def booted_host(
     """A machine that runs as long as the block.
 
     `files` are put on its disk before the first boot (absolute path -> text; `#!` makes it executable); the
-    checkout and this Python are seen inside at their own paths, `binds` as they say (path inside -> directory);
+    checkout and this Python are seen inside at their own paths, `binds` as told (path inside -> directory);
     `layers` are disks from `layer`, the uppermost first.
     """
     _check_machine()
