@@ -378,7 +378,7 @@ class Connection:
         return session
 
     async def _attach(
-        self, link: Link, handle: Handle, settled: bool | None, deadline: float | None
+        self, link: Link, handle: Handle, *, settled: bool | None, deadline: float | None
     ) -> None:
         mode = pn.SND_MIXED if settled is None else pn.SND_SETTLED if settled else pn.SND_UNSETTLED
         lib.pn_link_set_snd_settle_mode(handle, mode)

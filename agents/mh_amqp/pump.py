@@ -197,7 +197,7 @@ class Pump(asyncio.Protocol):
         sasl = transport.sasl()
         sasl.allowed_mechs(" ".join(login.mechanisms))
         if server:
-            # Cyrus SASL hides ANONYMOUS from who must authenticate; the gate and _sasl_done demand SASL anyway
+            # Cyrus SASL hides ANONYMOUS from who must authenticate; the gate and _sasl_done demand SASL
             transport.require_auth(ANONYMOUS not in login.mechanisms)
         else:
             sasl.allow_insecure_mechs = True  # the caller has made sure of loopback or TLS

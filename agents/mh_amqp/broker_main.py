@@ -1,0 +1,76 @@
+"""`mh-broker`: the embedded broker as a command of its own."""
+
+import argparse
+import asyncio
+import contextlib
+
+from libmh.errors import InvalidArguments
+from libmh.serve import Command, Process
+from libmh.serve import main as run
+from mh_amqp.broker import Broker, BrokerLimits
+from mh_amqp.engine import Listener, listen
+
+DEFAULT_LISTEN = "127.0.0.1:5672"
+
+
+def main() -> int:
+    return run(COMMAND)
+
+
+def address_of(text: str) -> tuple[str, int]:
+    """`HOST:PORT`, `[::1]:PORT` or the path of a Unix socket. Raises `InvalidArguments`."""
+    if text.startswith("/"):
+        return text, 0
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise InvalidArguments(f"'{text}' is no address to listen on: expected HOST:PORT or /PATH")
+    return host.strip("[]"), int(port)
+
+
+async def serve(address: str, limits: BrokerLimits) -> tuple[Broker, Listener]:
+    """A broker that listens at `address`. Raises `InvalidArguments` beyond loopback, `Unavailable`."""
+    broker = Broker(limits)
+    listener = await listen(*address_of(address), broker, container="mh-broker", limits=limits.peer)
+    return broker, listener
+
+
+def listening_at(address: str, listener: Listener) -> str:
+    """The address with the port that was really taken."""
+    host = address_of(address)[0]
+    if listener.path is not None:
+        return host
+    return f"[{host}]:{listener.port}" if ":" in host else f"{host}:{listener.port}"
+
+
+async def _body(process: Process) -> None:
+    address: str = process.options.listen
+    broker, listener = await serve(address, BrokerLimits())
+    sweeping = asyncio.create_task(broker.sweep())
+    try:
+        process.ready(f"listening on {listening_at(address, listener)}")
+        await process.stop.wait()
+    finally:
+        sweeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sweeping
+        await listener.close()
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--listen",
+        metavar="HOST:PORT",
+        default=DEFAULT_LISTEN,
+        help=f"a loopback address; port 0 picks one (default {DEFAULT_LISTEN})",
+    )
+
+
+COMMAND = Command(
+    "mh-broker",
+    "Carry messages between the agents and consoles of one machine or small site.",
+    _body,
+    _options,
+)
+
+if __name__ == "__main__":
+    raise SystemExit(main())
