@@ -1,11 +1,13 @@
 """The house rules, as tests: one command does everything."""
 
 import ast
+import os
 import re
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -156,3 +158,27 @@ def test_the_rules_see_what_they_forbid() -> None:
 )
 def test_a_skip_owes_a_reason(reason: str, unattended: bool, accepted: bool) -> None:
     assert (needs.fault(reason, unattended=unattended) == "") is accepted
+
+
+@pytest.mark.parametrize(
+    ("skip", "unattended", "status"),
+    [
+        ("pytest.skip('needs fuse (apt-get install fuse3)')", "", 0),
+        ("pytest.skip('needs fuse (apt-get install fuse3)')", "true", 1),
+        ("pytest.skip('not today')", "", 1),
+        ("pytest.importorskip('no_such_module')", "", 1),
+    ],
+)
+def test_a_run_with_an_unowed_skip_fails(tmp_path: Path, skip: str, unattended: str, status: int) -> None:
+    (tmp_path / "test_sample.py").write_text(f"import pytest\n\n\ndef test_sample():\n    {skip}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "conftest", "-p", "no:cacheprovider", "test_sample.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "CI": unattended},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith("1 failed" if status else "1 skipped")
