@@ -63,6 +63,7 @@ class Stage:
 
     state: Path
     children: list["Child"] = field(default_factory=list)
+    scratch: Path | None = None
 
     def log(self, name: str) -> Path:
         return self.state / "log" / f"{name}.log"
@@ -185,6 +186,8 @@ def end(stage: Stage) -> None:
             print(f"{child.name} did not end within {STOP_SECONDS:g} s, killing it", file=sys.stderr)
             child.process.kill()
             child.process.wait()
+    if stage.scratch is not None:
+        shutil.rmtree(stage.scratch, ignore_errors=True)
 
 
 # --- the buses ---
@@ -227,8 +230,8 @@ def start_private_bus(stage: Stage) -> str:
     if daemon is None:
         raise Stopped("dbus-daemon is not installed: apt-get install dbus-daemon")
     directory = stage.state / "bus"
-    if len(str(directory)) > MAX_SOCKET:
-        directory = Path(tempfile.mkdtemp(prefix="matahari-bus-"))
+    if len(bytes(directory / "socket")) > MAX_SOCKET:
+        directory = stage.scratch = Path(tempfile.mkdtemp(prefix="matahari-bus-"))
     directory.mkdir(exist_ok=True)
     socket = directory / "socket"
     socket.unlink(missing_ok=True)

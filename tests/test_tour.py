@@ -1,5 +1,6 @@
 """The tour as a newcomer sees it: a process of its own, ended like one, and alone with its state."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -108,3 +110,38 @@ def test_a_step_that_fails_is_named(tmp_path: Path) -> None:
     [sentence] = done.stderr.strip().splitlines()
     assert sentence.startswith("packaging/run: stopped at 'starting ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def tour() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("matahari_tour", TOUR)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_runs_side_by_side_have_states_of_their_own(
+    tour: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tour, "CHECKOUT", tmp_path)
+    with tour.held_state(None) as first, tour.held_state(None) as second, tour.held_state(None) as third:
+        assert [first.name, second.name, third.name] == [".state", ".state-2", ".state-3"]
+    with tour.held_state(None) as again:
+        assert again.name == ".state"
+
+
+def test_a_long_state_path_still_has_a_bus(tour: ModuleType, tmp_path: Path) -> None:
+    state = tmp_path / ("a long name & more " * 8)
+    (state / "log").mkdir(parents=True)
+    stage = tour.Stage(state)
+    try:
+        address = tour.start_private_bus(stage)
+    finally:
+        tour.end(stage)
+    assert address.startswith("unix:path=/")
+    assert stage.scratch is not None
+    assert not stage.scratch.exists()
+    assert not Path(f"/proc/{stage.children[0].process.pid}").exists()
