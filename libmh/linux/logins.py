@@ -47,7 +47,7 @@ def from_logind(logind: Daemon) -> list[LoginSession]:
     return [
         session(values)
         for values in answers
-        if not isinstance(values, Problem) and values.get("Class") == "user"
+        if not isinstance(values, Problem) and str(values.get("Class")).startswith("user")
     ]
 
 

@@ -1,5 +1,6 @@
 """Small files of the kernel's own filesystems: one value in each. What is missing or unreadable is None."""
 
+import itertools
 import os
 
 from libmh.context import Root
@@ -37,7 +38,9 @@ def children(root: Root, name: str) -> list[str]:
     """Names of the directories in a directory, links to directories included, sorted."""
     try:
         with os.scandir(root.path(name)) as entries:
-            return sorted(entry.name for entry, _ in zip(entries, range(MAX_CHILDREN)) if entry.is_dir())  # noqa: B905 - the range is the limit
+            found = itertools.islice(entries, MAX_CHILDREN)
+            # a name that is no text could be neither told nor asked for
+            return sorted(entry.name for entry in found if entry.name.isprintable() and entry.is_dir())
     except OSError:
         return []
 
