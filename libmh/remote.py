@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from importlib import import_module
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -82,11 +82,25 @@ class BlockingConnection:
 
     def events(self, interface: str = "", member: str = "", timeout: float | None = None) -> Iterator[Event]:
         stream = self.transport.events(interface, member)
-        while True:
+        waiting: set[asyncio.Task[Any] | None] = set()
+
+        async def one() -> Event:
+            # in here, so that the loop knows of the generator
+            task = asyncio.current_task()
+            waiting.add(task)
             try:
-                yield self._run(anext(stream), timeout)  # type: ignore[arg-type]  # anext is a coroutine here
-            except StopAsyncIteration:
-                return
+                return await anext(stream)
+            finally:
+                waiting.discard(task)
+
+        try:
+            while True:
+                yield self._run(one(), timeout)
+        except StopAsyncIteration:
+            return
+        finally:
+            if not self._loop.is_closed():
+                self._run(_end(stream, waiting), CLOSE_SECONDS)
 
     def close(self) -> None:
         if self._loop.is_closed():
@@ -119,6 +133,15 @@ class BlockingConnection:
         self._thread.join(CLOSE_SECONDS)
         if not self._thread.is_alive():
             self._loop.close()
+
+
+async def _end(stream: AsyncIterator[Event], waiting: set["asyncio.Task[Any] | None"]) -> None:
+    tasks = [task for task in waiting if task is not None]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    if isinstance(stream, AsyncGenerator):
+        await stream.aclose()
 
 
 async def _awaited(work: Coroutine[Any, Any, R]) -> R:
