@@ -13,17 +13,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "ConnectionStatus": ("url", "state", "since", "attempts", "last_error"),
     "Evidence": ("rule", "fact", "requirement", "matched", "reason"),
     "FleetHost": ("hostname", "uuid", "last_seen", "generation", "facts", "traits", "aggregates"),
-    "Link": (
-        "name",
-        "kind",
-        "operational_state",
-        "carrier",
-        "mtu",
-        "speed",
-        "mac_address",
-        "addresses",
-        "driver",
-    ),
+    "Link": ("name", "kind", "operational_state", "mtu", "speed", "mac_address", "addresses", "driver"),
     "Unit": ("name", "load_state", "active_state", "sub_state", "enablement", "description"),
 }
 """The columns of a table of these records; any other has all its fields, and `--json` always has."""
@@ -77,12 +67,14 @@ def show(declared: Type, plain: Plain) -> None:
 def show_records(record: str, fields: Sequence[Field], plain: Sequence[Plain]) -> None:
     """A table of records; columns that no row fills are left out."""
     rows = [row for row in plain if isinstance(row, dict)]
-    wanted = COLUMNS.get(record)
+    by_name = {field.name: field for field in fields}
+    wanted = COLUMNS.get(record, tuple(by_name))
+    if "name" in by_name and "name" not in wanted:
+        wanted = ("name", *wanted)
     shown = [
-        field
-        for field in fields
-        if (wanted is None or field.name in wanted or field.name == "name")
-        and (not rows or any(row.get(field.name) not in (None, [], {}) for row in rows))
+        by_name[name]
+        for name in wanted
+        if not rows or any(row.get(name) not in (None, [], {}) for row in rows)
     ]
     table([field.name for field in shown], [[cell(f.type, row.get(f.name)) for f in shown] for row in rows])
 
