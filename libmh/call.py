@@ -1,13 +1,13 @@
 """A request, and the plain steps that answer it: look up, parse, run, convert. No threads, no loop."""
 
-import uuid
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from libmh.errors import InvalidArguments, NotFound, NotImplementedHere
-from libmh.spec import Interface, Kind, Member, Plain
+from libmh.errors import Failed, InvalidArguments, NotFound, NotImplementedHere, Problem
+from libmh.spec import Interface, Kind, Member, OptionalOf, Plain
 from libmh.wire import dump, parse
 
 MAX_ID = 256
@@ -46,7 +46,7 @@ class Request:
     caller: Caller = LOCAL
     deadline: float | None = None
     version: str | None = None
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    id: str = field(default_factory=lambda: os.urandom(16).hex())
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,11 @@ class Call:
     member: Member
     values: tuple[Any, ...]
     objects: Mapping[str, str]
+
+    @property
+    def source(self) -> str:
+        """What answers: while it is stuck, nothing else is asked of it."""
+        return ":".join((self.member.action, *self.objects.values()))
 
 
 def look_up(interfaces: Mapping[str, Bound], request: Request) -> Bound:
@@ -145,7 +150,7 @@ def _objects(member: Member, values: tuple[Any, ...]) -> Mapping[str, str]:
     if not member.objects:
         return {}
     by_name = zip((argument.name for argument in member.arguments), values, strict=True)
-    return {name: str(value) for name, value in by_name if name in member.objects}
+    return {name: str(value) for name, value in by_name if name in member.objects and value is not None}
 
 
 def run(call: Call) -> Plain:
@@ -178,8 +183,27 @@ class BrokenProvider(Exception):
     """A provider answered what its declaration does not allow: never the caller's fault."""
 
 
+def unknown_value(member: Member) -> NotFound:
+    """What reading an optional property meets where it has no value: no bus can carry that it is absent."""
+    return NotFound(f"'{member.action}' is not known on this host", member=member.action)
+
+
+def is_unknown_value(member: Member, problem: Problem) -> bool:
+    """Whether a peer says that, of an optional property: here it is None again."""
+    optional = member.kind is Kind.PROPERTY and isinstance(member.type, OptionalOf)
+    return optional and isinstance(problem, NotFound) and problem.message == unknown_value(member).message
+
+
 def restore(member: Member, plain: Plain) -> Any:
-    """The typed value of an answer, in the caller's process: the reverse of `convert`."""
+    """The typed value of an answer, in the caller's process: the reverse of `convert`. `failed` when the
+    peer answered what its declaration does not allow."""
+    try:
+        return _restored(member, plain)
+    except (InvalidArguments, ValueError) as error:
+        raise Failed(f"'{member.action}' was answered with what it does not declare: {error}") from error
+
+
+def _restored(member: Member, plain: Plain) -> Any:
     if not member.results:
         return None
     if len(member.results) == 1:

@@ -21,8 +21,8 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
 
-from libmh.call import Request, Verb, restore
-from libmh.errors import InvalidArguments
+from libmh.call import Request, Verb, is_unknown_value, restore
+from libmh.errors import InvalidArguments, NotFound
 from libmh.events import Event
 from libmh.spec import Argument, Kind, Member, Plain, interface_of
 from libmh.wire import dump
@@ -157,7 +157,13 @@ def _proxy_class(key: Hashable) -> type[Any]:
 def _forwarder(member: Member, attribute: str, declared: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(declared)
     def forward(self: Any, *given: Any, **named: Any) -> Any:
-        return restore_for(member, attribute, self._ask(request_for(member, attribute, given, named)))
+        request = request_for(member, attribute, given, named)
+        try:
+            return restore_for(member, attribute, self._ask(request))
+        except NotFound as problem:
+            if is_unknown_value(member, problem):
+                return None
+            raise
 
     return forward
 

@@ -4,11 +4,13 @@ import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
-from typing import Any, Union
+from math import inf
+from typing import Any, TypeVar, Union
 
+from libmh.errors import InvalidArguments
 from libmh.spec import (
     MEMBER_NAME,
     Anything,
@@ -30,10 +32,12 @@ from libmh.spec import (
     Word,
     Words,
 )
+from libmh.wire import dump
 
 SCALARS: Mapping[object, Word] = {bool: Word.BOOL, float: Word.DOUBLE, str: Word.STRING, bytes: Word.BYTES}
 PLAIN_CHOICES = frozenset(typing.get_args(Plain))
 MAX_NESTING = 8
+MAX_NAME = 255  # D-Bus
 
 
 def read(interface: str, protocol: type) -> dict[str, Member]:
@@ -42,9 +46,15 @@ def read(interface: str, protocol: type) -> dict[str, Member]:
         raise BadDeclaration(f"{interface}: {protocol.__qualname__} must be a typing.Protocol class")
     if not (protocol.__doc__ or "").strip() or (protocol.__doc__ or "").startswith("Protocol class"):
         raise BadDeclaration(f"{interface}: {protocol.__qualname__} has no docstring")
+    inherited = [base.__qualname__ for base in protocol.__mro__[1:-1] if base is not typing.Generic]
+    if inherited != ["Protocol"]:
+        raise BadDeclaration(
+            f"{interface}: {protocol.__qualname__} inherits: each interface is declared whole"
+        )
     members: dict[str, Member] = {}
     setters: list[tuple[str, types.FunctionType, Mark]] = []
-    for attribute, value in vars(protocol).items():
+    # what is annotated and has no value stands in the annotations alone
+    for attribute, value in (dict.fromkeys(protocol.__annotations__) | vars(protocol)).items():
         if attribute.startswith("_"):
             continue
         where = f"{interface}.{attribute}"
@@ -59,6 +69,7 @@ def read(interface: str, protocol: type) -> dict[str, Member]:
         vars(function)["__mh_member__"] = member
     for name, function, mark in setters:
         members[name] = _with_setter(members.get(name), name, function, mark)
+        vars(vars(protocol)[members[name].attribute])["__mh_member__"] = members[name]
     return members
 
 
@@ -81,10 +92,7 @@ def _member(interface: str, attribute: str, function: types.FunctionType, mark: 
     doc = inspect.cleandoc(function.__doc__ or "").strip()
     if not doc:
         raise BadDeclaration(f"{where}: has no docstring")
-    if not MEMBER_NAME.fullmatch(name):
-        raise BadDeclaration(
-            f"{where}: '{name}' is not a member name: expected letters, digits and underscores"
-        )
+    _check_name(where, name)
     hints = _hints(where, function)
     member = Member(
         interface=interface,
@@ -99,8 +107,19 @@ def _member(interface: str, attribute: str, function: types.FunctionType, mark: 
     return _checked(where, member)
 
 
+def _check_name(where: str, name: str) -> None:
+    if not MEMBER_NAME.fullmatch(name) or len(name) > MAX_NAME:
+        raise BadDeclaration(
+            f"{where}: '{name}' is not a name that can be carried: expected letters, digits and underscores"
+        )
+
+
 def _checked(where: str, member: Member) -> Member:
     known = {argument.name for argument in member.arguments}
+    if len({result.name for result in member.results}) != len(member.results):
+        raise BadDeclaration(f"{where}: two results have one name")
+    for name in (*known, *(result.name for result in member.results)):
+        _check_name(where, name)
     if member.kind is Kind.PROPERTY and (member.arguments or len(member.results) != 1):
         raise BadDeclaration(f"{where}: a property takes no arguments and answers one value")
     if member.kind is Kind.EVENT and member.results:
@@ -108,7 +127,7 @@ def _checked(where: str, member: Member) -> Member:
     for name in member.objects:
         if name not in known:
             raise BadDeclaration(f"{where}: acts on '{name}', which is not one of its arguments")
-    if member.deadline <= 0:
+    if not 0 < member.deadline < inf:
         raise BadDeclaration(f"{where}: its deadline must be more than 0 s")
     return member
 
@@ -123,6 +142,8 @@ def _with_setter(member: Member | None, name: str, function: types.FunctionType,
     arguments = _arguments(where, function, hints)
     if len(arguments) != 1 or arguments[0].type != member.type or hints.get("return") is not type(None):
         raise BadDeclaration(f"{where}: must take one argument of the type of '{name}' and answer None")
+    if member.setter is not None:
+        raise BadDeclaration(f"{where}: '{name}' is written by '{member.setter}' already")
     if member.constant:
         raise BadDeclaration(f"{where}: '{name}' is declared constant, so nothing can write it")
     written = replace(member, setter=function.__name__, arguments=(), **mark.options)
@@ -130,11 +151,17 @@ def _with_setter(member: Member | None, name: str, function: types.FunctionType,
     return written
 
 
-def _hints(where: str, function: Callable[..., Any]) -> dict[str, Any]:
+def _read_hints(where: str, declared: object) -> dict[str, Any]:
     try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except NameError as error:  # a name imported for the type checker only
+        return typing.get_type_hints(declared, include_extras=True)
+    except (NameError, TypeError) as error:  # a name imported for the type checker only; no type at all
         raise BadDeclaration(f"{where}: {error}; hints are read at run time") from error
+
+
+def _hints(where: str, function: Callable[..., Any]) -> dict[str, Any]:
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise BadDeclaration(f"{where}: is asynchronous; declarations are plain functions")
+    hints = _read_hints(where, function)
     if "return" not in hints:
         raise BadDeclaration(f"{where}: what it answers has no type hint")
     return hints
@@ -173,15 +200,13 @@ def _fits(declared: Type, default: object) -> bool:
             return _fits(item, default)
         case Words(choices):
             return isinstance(default, choices)
-        case Scalar(Word.BOOL):
-            return isinstance(default, bool)
-        case Scalar(Word.STRING):
-            return isinstance(default, str)
-        case Scalar(Word.DOUBLE):
-            return isinstance(default, float)
-        case Scalar(word) if word is not Word.BYTES:
-            return isinstance(default, int) and not isinstance(default, bool)
-    return False
+        case Scalar():
+            try:
+                dump(declared, default, "")
+            except InvalidArguments:
+                return False
+            return True
+    return False  # a list, map or record would be one object, shared by all calls
 
 
 def _results(where: str, hints: Mapping[str, Any], returns: str | tuple[str, ...]) -> tuple[Field, ...]:
@@ -224,7 +249,7 @@ def _wire_name(hint: Any) -> str | None:
 def type_of(where: str, hint: Any, nesting: tuple[type, ...] = ()) -> Type:
     """The type tree of a hint; `BadDeclaration` names what cannot be carried."""
     if len(nesting) > MAX_NESTING:
-        raise BadDeclaration(f"{where}: records nest deeper than {MAX_NESTING}")
+        raise BadDeclaration(f"{where}: lists, dicts and records nest deeper than {MAX_NESTING}")
     bare, origin = _bare(hint), typing.get_origin(_bare(hint))
     if bare in SCALARS:
         return Scalar(SCALARS[bare])
@@ -233,11 +258,11 @@ def type_of(where: str, hint: Any, nesting: tuple[type, ...] = ()) -> Type:
     if origin in (Union, types.UnionType):
         return _union(where, bare, nesting)
     if origin is list:
-        return ListOf(type_of(f"{where}[]", typing.get_args(bare)[0], nesting))
+        return ListOf(_item(f"{where}[]", typing.get_args(bare), (*nesting, list)))
     if origin is dict:
         return _map(where, bare, nesting)
     if isinstance(bare, type) and issubclass(bare, StrEnum):
-        return Words(bare)
+        return _words(where, bare)
     if isinstance(bare, type) and dataclasses.is_dataclass(bare):
         return _record(where, bare, nesting)
     raise BadDeclaration(f"{where}: {bare!r} cannot be carried; see the table in libmh.spec")
@@ -260,11 +285,26 @@ def _union(where: str, bare: Any, nesting: tuple[type, ...]) -> Type:
     return OptionalOf(type_of(where, rest[0], nesting))
 
 
+def _words(where: str, choices: type[StrEnum]) -> Words:
+    if not len(choices) or any(not choice or "\0" in choice for choice in choices):
+        raise BadDeclaration(f"{where}: {choices.__name__} needs words, none of them empty")
+    return Words(choices)
+
+
 def _map(where: str, bare: Any, nesting: tuple[type, ...]) -> MapOf:
-    key, value = typing.get_args(bare)
+    key, *values = typing.get_args(bare) or (None,)
     if key is not str:
         raise BadDeclaration(f"{where}: the keys of a dict must be str")
-    return MapOf(type_of(f"{where}{{}}", value, nesting))
+    return MapOf(_item(f"{where}{{}}", values, (*nesting, dict)))
+
+
+def _item(where: str, hints: Sequence[Any], nesting: tuple[type, ...]) -> Type:
+    if len(hints) != 1 or isinstance(hints[0], TypeVar):
+        raise BadDeclaration(f"{where}: the type of the items is not given")
+    item = type_of(where, hints[0], nesting)
+    if isinstance(item, OptionalOf):
+        raise BadDeclaration(f"{where}: items cannot be absent: no bus carries that")
+    return item
 
 
 def _record(where: str, record: type, nesting: tuple[type, ...]) -> RecordOf:
@@ -275,8 +315,12 @@ def _record(where: str, record: type, nesting: tuple[type, ...]) -> RecordOf:
         raise BadDeclaration(f"{here} is not frozen")
     if not (record.__doc__ or "").strip() or (record.__doc__ or "").startswith(f"{record.__name__}("):
         raise BadDeclaration(f"{here} has no docstring")
-    hints = typing.get_type_hints(record, include_extras=True)
+    hints = _read_hints(here, record)
     fields = dataclasses.fields(record)
+    if [item.name for item in fields] != list(inspect.signature(record).parameters):
+        raise BadDeclaration(
+            f"{here} is not made from its fields: no InitVar, init=False or __init__ of its own"
+        )
     return RecordOf(
         record, tuple(_field(here, item, hints[item.name], (*nesting, record)) for item in fields)
     )
@@ -290,4 +334,7 @@ def _field(where: str, item: "dataclasses.Field[Any]", hint: Any, nesting: tuple
     has_default = item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING
     if isinstance(declared, OptionalOf) and item.default is not None:
         raise BadDeclaration(f"{here}: is optional, so its default must be None")
+    if item.default is not dataclasses.MISSING and not _fits(declared, item.default):
+        raise BadDeclaration(f"{here}: its default {item.default!r} is not of its type")
+    _check_name(here, item.name)
     return Field(item.name, declared, doc_of(hint), required=not has_default)

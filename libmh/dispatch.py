@@ -6,18 +6,18 @@ becomes `internal` for the caller, with an id, and a traceback under the same id
 
 import asyncio
 import logging
-import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Protocol
 
 from libmh.api.agent import CallCounts
-from libmh.call import Bound, Call, Request, Verb, look_up, prepare, run
+from libmh.call import MAX_ID, Bound, Call, Request, Verb, look_up, prepare, run, unknown_value
 from libmh.context import Context
-from libmh.errors import Internal, NotAuthorized, NotFound, Problem, Timeout, Unavailable
+from libmh.errors import Internal, NotAuthorized, Problem, Timeout, Unavailable
 from libmh.events import Event
 from libmh.guard import SHARED, Guard
+from libmh.readings import Readings
 from libmh.spec import Effect, Interface, Kind, Member, Plain
 
 log = logging.getLogger("libmh.dispatch")
@@ -55,8 +55,7 @@ class Dispatcher:
         self.context = context
         self.authority: Authority = authority or Everybody()
         self._guard = guard
-        self._cache: dict[Member, tuple[float, Plain]] = {}
-        self._reading: dict[Member, asyncio.Task[Plain]] = {}
+        self._readings = Readings(self._run)
         self._outstanding = 0
         self._answered = self._failed = self._denied = 0
         self._draining = False
@@ -81,11 +80,9 @@ class Dispatcher:
         except Problem as problem:
             self._count(problem)
             raise
-        except (
-            Exception
-        ) as error:  # the border: whatever else is raised in here is a bug of ours or of a provider
+        except Exception as error:  # the border: anything else is a bug, of ours or of a provider
             self._failed += 1
-            raise self._internal(request, error) from error
+            raise _internal(request, error) from error
         else:
             self._answered += 1
             return answer
@@ -104,10 +101,23 @@ class Dispatcher:
         if request.verb is Verb.GET:
             value = self._held(bound, bound.interface.members[request.member])
         elif request.verb is Verb.GET_ALL:
-            value = {member.name: self._held(bound, member) for member in bound.interface.of(Kind.PROPERTY)}
+            value, missing = self._all_now(bound)
+            if missing:
+                raise LookupError(request.interface)
         else:
             raise LookupError(request.verb)
         self._answered += 1
+        return value
+
+    def _held(self, bound: Bound, member: Member) -> Plain:
+        if member.kind is not Kind.PROPERTY:
+            raise LookupError(member.name)  # nothing but a property may be run without leave
+        try:
+            value = self._readings.now(bound, member)
+        except Problem as problem:
+            raise LookupError(member.name) from problem  # `call` meets it again, and counts it
+        if value is None:
+            raise LookupError(member.name)
         return value
 
     async def drain(self, grace: float) -> bool:
@@ -124,91 +134,67 @@ class Dispatcher:
         bound = look_up(self.interfaces, request)
         if request.verb is Verb.GET_ALL:
             await self.authority.authorise(request, bound.interface, None, {})
-            return await self._read_all(bound)
+            return await self._read_all(bound, request.deadline)
         call = prepare(bound, request)
-        await self.authority.authorise(request, bound.interface, call.member, call.objects)
         if request.verb is Verb.GET:
+            await self.authority.authorise(request, bound.interface, call.member, call.objects)
             return await self._get(call)
+        outcome = "failed"
         try:
+            await self.authority.authorise(request, bound.interface, call.member, call.objects)
             answer = await self._run(call)
+            outcome = "done"
         except Problem as problem:
-            self._audit(call, problem.word)
+            outcome = problem.word
             raise
-        self._audit(call, "done")
+        finally:
+            _audit(call, outcome)
         if request.verb is Verb.SET:
             self.context.events.changed(bound.interface, **{call.member.name: call.values[0]})
         return answer
 
     async def _get(self, call: Call) -> Plain:
-        value = await self._read(call.bound, call.member)
+        value = await self._readings.get(call.bound, call.member, call.request.deadline)
         if value is None:
-            raise NotFound(f"'{call.member.action}' is not known on this host", member=call.member.action)
+            raise unknown_value(call.member)
         return value
 
-    async def _read_all(self, bound: Bound) -> Plain:
-        members = bound.interface.of(Kind.PROPERTY)
+    async def _read_all(self, bound: Bound, deadline: float | None) -> Plain:
+        answer, missing = self._all_now(bound)
         values = await asyncio.gather(
-            *(self._read(bound, member) for member in members), return_exceptions=True
+            *(self._readings.get(bound, member, deadline) for member in missing), return_exceptions=True
         )
-        answer: dict[str, Plain] = {}
-        for member, value in zip(members, values, strict=True):
+        for member, value in zip(missing, values, strict=True):
             if isinstance(value, Problem):
-                log.info("%s: %s; left out", member.action, value)
+                log.debug("%s: %s; left out", member.action, value)
             elif isinstance(value, BaseException):
-                self._internal(Request(bound.interface.name, member.name, Verb.GET), value)
+                _internal(Request(bound.interface.name, member.name, Verb.GET), value)
             elif value is not None:
                 answer[member.name] = value
         return answer
 
-    async def _read(self, bound: Bound, member: Member) -> Plain:
-        held = self._fresh(member)
-        if held is not None:
-            return held
-        reading = self._reading.get(member)
-        if reading is None:
-            # one read at a time, shared by all who ask meanwhile
-            reading = asyncio.ensure_future(self._read_now(bound, member))
-            self._reading[member] = reading
-            reading.add_done_callback(lambda done: self._read_done(member, done))
-        return await asyncio.shield(reading)
-
-    def _read_done(self, member: Member, done: "asyncio.Task[Plain]") -> None:
-        self._reading.pop(member, None)
-        if not done.cancelled():
-            done.exception()  # seen: the callers get it
-
-    async def _read_now(self, bound: Bound, member: Member) -> Plain:
-        call = Call(Request(bound.interface.name, member.name, Verb.GET), bound, member, (), {})
-        started = time.monotonic()
-        value = await self._run(call)
-        if member.constant or member.max_age:
-            self._cache[member] = (started, value)
-        return value
-
-    def _fresh(self, member: Member) -> Plain:
-        held = self._cache.get(member)
-        if held is not None and (member.constant or time.monotonic() - held[0] <= member.max_age):
-            return held[1]
-        return None
-
-    def _held(self, bound: Bound, member: Member) -> Plain:
-        value = self._fresh(member)
-        if value is None and member.inline:
-            request = Request(bound.interface.name, member.name, Verb.GET, id="")
+    def _all_now(self, bound: Bound) -> tuple[dict[str, Plain], list[Member]]:
+        """What memory holds, and what has to be read; the unknown and the failed are left out."""
+        held: dict[str, Plain] = {}
+        missing: list[Member] = []
+        for member in bound.interface.of(Kind.PROPERTY):
             try:
-                value = run(Call(request, bound, member, (), {}))
-            except Exception as error:
-                raise LookupError(member.name) from error  # `call` meets it again, and tells it
-        if value is None:
-            raise LookupError(member.name)
-        return value
+                value = self._readings.now(bound, member)
+            except LookupError:
+                missing.append(member)
+            except Problem:
+                continue
+            else:
+                if value is not None:
+                    held[member.name] = value
+        return held, missing
 
     def _forget(self, event: Event) -> None:
         if event.member or event.interface not in self.interfaces:
             return
         members = self.interfaces[event.interface].interface.members
         for name in event.fields:
-            self._cache.pop(members[name], None)
+            self._readings.forget(members[name])
 
     async def _run(self, call: Call) -> Plain:
         member = call.member
@@ -216,16 +202,15 @@ class Dispatcher:
             return run(call)
         asked = call.request.deadline
         deadline = member.deadline if asked is None else max(0.001, min(asked, member.deadline))
-        key = ":".join((member.action, *call.objects.values()))
-        future = self._guard.submit(key, lambda: run(call))
-        return await self._wait(key, future, deadline)
+        key = call.source
+        return await self._wait(key, self._guard.submit(key, lambda: run(call), deadline), deadline)
 
     async def _wait(self, key: str, future: "Future[Plain]", deadline: float) -> Plain:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), deadline)
         except TimeoutError:
-            if future.done() and not future.cancelled():  # a TimeoutError of the provider's own
-                raise
+            if future.done() and not future.cancelled():  # the provider's own, or an answer just in time
+                return future.result()
             self._guard.abandon(key, future)
             raise Timeout(f"'{key}' did not answer within {deadline:g} s", source=key) from None
 
@@ -235,24 +220,19 @@ class Dispatcher:
         else:
             self._failed += 1
 
-    def _audit(self, call: Call, outcome: str) -> None:
-        if call.member.effect is not Effect.READS:
-            who, request = call.request.caller, call.request
-            audit.info(
-                "%s %s %s by %s %s (uid %s): %s, request %s",
-                *(
-                    request.verb,
-                    call.member.action,
-                    dict(call.objects),
-                    who.transport,
-                    who.identity,
-                    who.uid,
-                ),
-                *(outcome, request.id),
-            )
 
-    @staticmethod
-    def _internal(request: Request, error: BaseException) -> Internal:
-        number = uuid.uuid4().hex[:12]
-        log.error("internal error %s in %s.%s", number, request.interface, request.member, exc_info=error)
-        return Internal(f"internal error {number}; the agent's journal has it under this id", id=number)
+def _audit(call: Call, outcome: str) -> None:
+    if call.member.effect is Effect.READS:
+        return
+    who, request = call.request.caller, call.request
+    audit.info(
+        "%s %s %s by %s %r (uid %s): %s, request %r",
+        *(request.verb, call.member.action, dict(call.objects), who.transport, who.identity, who.uid),
+        *(outcome, request.id[:MAX_ID]),
+    )
+
+
+def _internal(request: Request, error: BaseException) -> Internal:
+    number = uuid.uuid4().hex[:12]
+    log.error("internal error %s in %s.%s", number, request.interface, request.member, exc_info=error)
+    return Internal(f"internal error {number}; the agent's journal has it under this id", id=number)

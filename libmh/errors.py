@@ -25,6 +25,14 @@ DBUS_PREFIX = "org.matahariproject.Error."
 MAX_MESSAGE = 2000
 
 
+def carriable(text: str) -> str:
+    """One line that every transport can carry and a terminal can show: messages quote what a caller sent."""
+    text = text[:MAX_MESSAGE]
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else " " if each.isspace() else "\ufffd" for each in text)
+
+
 class Problem(Exception):
     """An expected failure. `details` are plain strings for machines: an action, an argument, an id."""
 
@@ -32,9 +40,9 @@ class Problem(Exception):
     number: ClassVar[int] = 6
     ancestor: ClassVar[str] = "General error"
 
-    def __init__(self, message: str = "", **details: str) -> None:
-        self.message = (message or self.ancestor)[:MAX_MESSAGE]
-        self.details: Mapping[str, str] = details
+    def __init__(self, message: str = "", /, **details: str) -> None:
+        self.message = carriable(message or self.ancestor)
+        self.details: Mapping[str, str] = {name: carriable(text) for name, text in details.items()}
         super().__init__(self.message)
 
 
@@ -127,7 +135,7 @@ def dbus_name(problem: type[Problem] | Problem) -> str:
 BY_DBUS_NAME: Mapping[str, type[Problem]] = {dbus_name(problem): problem for problem in PROBLEMS}
 
 
-def from_word(word: str, message: str, **details: str) -> Problem:
+def from_word(word: str, message: str, /, **details: str) -> Problem:
     """The problem that a peer named; a word not known here is `failed`, and says the word."""
     known = BY_WORD.get(word)
     if known is None:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from libmh.spec import BadDeclaration, Interface, Kind, Member, Plain, interface_of, member_of
+from libmh.errors import InvalidArguments
+from libmh.spec import BadDeclaration, Interface, Kind, Member, Plain, Type, interface_of, member_of
 from libmh.wire import dump
 
 log = logging.getLogger("libmh.events")
@@ -65,7 +66,7 @@ class Hub:
             raise BadDeclaration(f"{member.action} is not an event")
         self._deliver(member.interface, member.name, dump_fields(member, fields))
 
-    def changed(self, protocol: type | Interface, **values: Any) -> None:
+    def changed(self, protocol: type | Interface, /, **values: Any) -> None:
         """Say that properties have changed: `hub.changed(Host, custom_uuid="...")`."""
         declared = protocol if isinstance(protocol, Interface) else interface_of(protocol)
         plain = {}
@@ -73,7 +74,7 @@ class Hub:
             member = declared.members.get(name)
             if member is None or member.kind is not Kind.PROPERTY:
                 raise BadDeclaration(f"{declared.name}.{name} is not a property")
-            plain[name] = dump(member.type, value, member.action)
+            plain[name] = _dumped(member.type, value, member.action)
         self._deliver(declared.name, "", plain)
 
     def _deliver(self, interface: str, member: str, fields: Mapping[str, Plain]) -> None:
@@ -91,6 +92,15 @@ def dump_fields(member: Member, fields: Mapping[str, Any]) -> dict[str, Plain]:
     if expected != set(fields):
         raise BadDeclaration(f"{member.action}: takes the fields {sorted(expected)}, got {sorted(fields)}")
     return {
-        argument.name: dump(argument.type, fields[argument.parameter], f"{member.action}({argument.name})")
+        argument.name: _dumped(
+            argument.type, fields[argument.parameter], f"{member.action}({argument.name})"
+        )
         for argument in member.arguments
     }
+
+
+def _dumped(declared: Type, value: Any, where: str) -> Plain:
+    try:
+        return dump(declared, value, where)
+    except InvalidArguments as error:  # the raiser's bug, never that of whose call it answers
+        raise BadDeclaration(f"an event does not fit its declaration: {error}") from error

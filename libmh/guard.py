@@ -1,17 +1,19 @@
 """Running what may never come back: a bounded pool of daemon threads with deadlines.
 
 `concurrent.futures` joins its threads when the interpreter exits, so one read from a dead mount would keep a
-process from ending: these threads are daemons. A call past its deadline leaves its thread behind, marked
-stuck under its key; while it is, calls under the same key are refused at once, so a source can hold at most
-one thread.
+process from ending: these threads are daemons. Calls under one key run one after the other. A call past its
+deadline leaves its thread behind, marked stuck under its key; while it is, calls under that key are refused
+at once. So a source holds at most one thread, however many ask for it.
 """
 
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from math import inf
 from typing import Any, TypeVar
 
 from libmh.errors import Timeout, Unavailable
@@ -19,14 +21,20 @@ from libmh.errors import Timeout, Unavailable
 T = TypeVar("T")
 MAX_THREADS = 16
 MAX_WAITING = 1024
+MAX_KEY = 1000
 IDLE_SECONDS = 30.0
+CEILING = 4
+"""Threads at most, as a multiple of `max_threads`: those that run, are stuck, or wait for another call."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Job:
     key: str
     function: Callable[[], Any]
     future: "Future[Any]"
+    expires: float
+    thread: int = 0
+    stuck_since: float = 0.0
 
 
 class Guard:
@@ -37,58 +45,110 @@ class Guard:
         self._max_waiting = max_waiting
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._threads = 0
-        self._idle = 0
-        self._waiting = 0
+        self._threads = self._idle = self._nested = 0
+        self._ready = 0  # on their way to a thread
+        self._waiting = 0  # those, and all who stand in a line
+        self._holders: dict[str, _Job] = {}
+        self._lines: dict[str, deque[_Job]] = {}
         self._running: dict[int, _Job] = {}
-        self._stuck: dict[int, tuple[str, float]] = {}
+        self._stuck: set[_Job] = set()
 
     @property
     def stuck(self) -> int:
         """Calls past their deadline whose work has not come back."""
         return len(self._stuck)
 
-    def submit(self, key: str, function: Callable[[], T]) -> "Future[T]":
-        """Run in a thread. Raises `Timeout` while an earlier call under `key` is stuck, `Unavailable` when
-        full."""
-        job = _Job(key, function, Future())
+    def submit(self, key: str, function: Callable[[], T], deadline: float | None = None) -> "Future[T]":
+        """Run in a thread, after the calls under the same key. Raises `Timeout` while an earlier one is
+        stuck or has run for longer than its own `deadline` seconds, `Unavailable` when all is full."""
+        key = key[:MAX_KEY]
+        now = time.monotonic()
+        job = _Job(key, function, Future(), inf if deadline is None else now + deadline)
+        refused: list[_Job] = []
         with self._lock:
-            for held, since in self._stuck.values():
-                if held == key:
-                    raise Timeout(
-                        f"'{key}' has not come back for {time.monotonic() - since:.0f} s", source=key
-                    )
-            if self._waiting >= self._max_waiting or len(self._stuck) >= self._max_threads:
-                raise Unavailable(f"too many calls are outstanding ({self._waiting}), try again later")
-            self._waiting += 1
-            if self._idle < self._waiting and self._threads - len(self._stuck) < self._max_threads:
-                self._threads += 1
-                threading.Thread(target=self._work, name="guard", daemon=True).start()
-        self._jobs.put(job)
+            holder = self._holders.get(key)
+            if holder is not None and holder.thread and now > holder.expires:
+                refused = self._mark_stuck(holder, now)
+            if holder is None or not holder.stuck_since:
+                self._enter(job, holder)
+        _refuse(refused)
+        if holder is not None and holder.stuck_since:
+            raise Timeout(f"'{key}' has not come back for {now - holder.stuck_since:.0f} s", source=key)
         return job.future
 
     def abandon(self, key: str, future: "Future[Any]") -> None:
         """Give up waiting: work that has begun is stuck until it comes back, other work never begins."""
         if future.cancel() or future.done():
             return
+        refused: list[_Job] = []
         with self._lock:
-            for thread, job in self._running.items():
-                if job.future is future:
-                    self._stuck[thread] = (key, time.monotonic())
+            holder = self._holders.get(key[:MAX_KEY])
+            if holder is not None and holder.future is future and not holder.stuck_since:
+                refused = self._mark_stuck(holder, time.monotonic())
+        _refuse(refused)
 
     def call(self, key: str, function: Callable[[], T], deadline: float) -> T:
         """Run and wait at most `deadline` seconds; `Timeout` past that."""
-        future = self.submit(key, function)
+        future = self.submit(key, function, deadline)
+        inside = threading.get_ident() in self._running
+        if inside:
+            self._step_aside(1)  # a thread of ours that waits for another must not take its place
         try:
             return future.result(timeout=deadline)
         except TimeoutError:
-            if future.done():  # the function's own TimeoutError
-                raise
+            if future.done() and not future.cancelled():  # the function's own, or an answer just in time
+                return future.result()
             self.abandon(key, future)
-            raise Timeout(f"'{key}' did not answer within {deadline:g} s", source=key) from None
+            raise Timeout(f"'{key[:MAX_KEY]}' did not answer within {deadline:g} s", source=key) from None
+        finally:
+            if inside:
+                self._step_aside(-1)
+
+    def _enter(self, job: _Job, holder: _Job | None) -> None:
+        if self._waiting >= self._max_waiting or len(self._stuck) >= self._max_threads:
+            raise Unavailable(f"too many calls are outstanding ({self._waiting}), try again later")
+        self._waiting += 1
+        if holder is not None:
+            self._lines.setdefault(job.key, deque()).append(job)
+            return
+        self._holders[job.key] = job
+        self._start(job)
+
+    def _start(self, job: _Job) -> None:
+        self._ready += 1
+        self._jobs.put(job)
+        self._grow()
+
+    def _grow(self) -> None:
+        busy = self._threads - len(self._stuck) - self._nested
+        allowed = busy < self._max_threads and self._threads < self._max_threads * CEILING
+        if self._idle < self._ready and allowed:
+            self._threads += 1
+            threading.Thread(target=self._work, name="guard", daemon=True).start()
+
+    def _step_aside(self, by: int) -> None:
+        with self._lock:
+            self._nested += by
+            self._grow()
+
+    def _mark_stuck(self, job: _Job, now: float) -> list[_Job]:
+        """Those who stood in its line: they are to be refused outside the lock."""
+        job.stuck_since = now
+        self._stuck.add(job)
+        line = list(self._lines.pop(job.key, ()))
+        self._waiting -= len(line)
+        self._grow()
+        return line
 
     def _work(self) -> None:
-        me = threading.get_ident()
+        while (job := self._take()) is not None:
+            _run(job)
+            with self._lock:
+                del self._running[job.thread]
+                self._stuck.discard(job)
+                self._leave(job.key)
+
+    def _take(self) -> _Job | None:
         while True:
             with self._lock:
                 self._idle += 1
@@ -97,29 +157,43 @@ class Guard:
             except queue.Empty:
                 with self._lock:
                     self._idle -= 1
-                    if self._idle or not self._waiting:  # else a job is on its way to this last idle thread
+                    if self._idle >= self._ready:  # else a job is on its way to this idle thread
                         self._threads -= 1
-                        return
+                        return None
                 continue
             with self._lock:
                 self._idle -= 1
+                self._ready -= 1
                 self._waiting -= 1
-                self._running[me] = job
-            self._run(job)
-            with self._lock:
-                del self._running[me]
-                self._stuck.pop(me, None)
+                job.thread = threading.get_ident()
+                self._running[job.thread] = job
+            return job
 
-    @staticmethod
-    def _run(job: _Job) -> None:
-        if not job.future.set_running_or_notify_cancel():
+    def _leave(self, key: str) -> None:
+        line = self._lines.get(key)
+        if not line:
+            self._lines.pop(key, None)
+            del self._holders[key]
             return
-        try:
-            result = job.function()
-        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
-            job.future.set_exception(error)
-        else:
-            job.future.set_result(result)
+        self._holders[key] = line.popleft()
+        self._start(self._holders[key])
+
+
+def _run(job: _Job) -> None:
+    if not job.future.set_running_or_notify_cancel():
+        return
+    try:
+        result = job.function()
+    except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+        job.future.set_exception(error)
+    else:
+        job.future.set_result(result)
+
+
+def _refuse(line: list[_Job]) -> None:
+    for job in line:
+        if job.future.set_running_or_notify_cancel():
+            job.future.set_exception(Timeout(f"'{job.key}' has not come back in time", source=job.key))
 
 
 SHARED = Guard()

@@ -5,10 +5,10 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self, TypeVar
 
-from libmh.call import Bound, Request, Verb, look_up, prepare, run
+from libmh.call import Bound, Request, Verb, look_up, prepare, run, unknown_value
 from libmh.client import proxy
 from libmh.context import Context
-from libmh.errors import NotFound, Problem, Timeout
+from libmh.errors import Problem, Timeout
 from libmh.events import Event
 from libmh.guard import SHARED
 from libmh.providers import load
@@ -32,16 +32,15 @@ class LocalConnection:
             return self._read_all(bound)
         answer = self._answer(bound, request)
         if answer is None and request.verb is Verb.GET:
-            raise NotFound(f"'{request.interface}.{request.member}' is not known on this host")
+            raise unknown_value(bound.interface.members[request.member])
         return answer
 
     def _answer(self, bound: Bound, request: Request) -> Plain:
         call = prepare(bound, request)
         if call.member.inline:
             return run(call)
-        deadline = min(request.deadline or call.member.deadline, call.member.deadline)
-        key = ":".join((call.member.action, *call.objects.values()))
-        return SHARED.call(key, lambda: run(call), deadline)
+        asked = call.member.deadline if request.deadline is None else max(0.001, request.deadline)
+        return SHARED.call(call.source, lambda: run(call), min(asked, call.member.deadline))
 
     def _read_all(self, bound: Bound) -> Plain:
         values: dict[str, Plain] = {}

@@ -11,17 +11,21 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from libmh.api.agent import Broken
 from libmh.call import Bound
 from libmh.context import Context
-from libmh.errors import InvalidArguments
+from libmh.errors import InvalidArguments, carriable
 from libmh.spec import Interface, interface_of
+
+if TYPE_CHECKING:  # both are dear to import, and most processes that read a host need neither
+    from importlib.metadata import EntryPoint
+
+    from libmh.api.agent import Broken
 
 log = logging.getLogger("libmh.providers")
 GROUP = "matahari.providers"
+MAX_TEXT = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class Providers:
     """What was loaded, by interface name, and what could not be."""
 
     bound: dict[str, Bound] = field(default_factory=dict)
-    broken: list[Broken] = field(default_factory=list)
+    broken: "list[Broken]" = field(default_factory=list)
 
     def add(self, provider: object) -> None:
         """Let an object answer for the interface that its class declares."""
@@ -60,6 +64,13 @@ class Providers:
             raise InvalidArguments(f"two providers answer for '{declared.name}'")
         self.bound[declared.name] = Bound(declared, provider)
 
+    def report(self, name: str, error: str) -> None:
+        """Say that a provider could not be loaded; everything else is served."""
+        from libmh.api.agent import Broken
+
+        log.warning("provider '%s' cannot be loaded: %s, ignoring", name, error)
+        self.broken.append(Broken(name[:MAX_TEXT], carriable(error)))
+
 
 def resolve(place: str) -> Any:
     """The object that `package.module:Name` names."""
@@ -67,8 +78,10 @@ def resolve(place: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def plugins() -> Iterator[EntryPoint]:
+def plugins() -> "Iterator[EntryPoint]":
     """Entry points of other distributions, in the order of their names."""
+    from importlib.metadata import entry_points
+
     yield from sorted(entry_points(group=GROUP), key=lambda point: point.name)
 
 
@@ -81,7 +94,7 @@ def load(context: Context, only: Collection[str] = ()) -> Providers:
         if only and not any(asked.rpartition(".")[2] == name for asked in only):
             continue  # without importing it: start-up is dear
         if place is None:
-            found.broken.append(Broken(name, f"has no implementation for '{sys.platform}'"))
+            found.report(name, f"has no implementation for '{sys.platform}'")
         else:
             _attempt(found, name, partial(resolve, place), context, only)
     if not only or _missing(found, only):
@@ -98,8 +111,7 @@ def _attempt(
         if wanted(interface_of(provider), only):
             found.add(provider(context))
     except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises, the rest is served
-        log.warning("provider '%s' cannot be loaded: %s: %s, ignoring", name, type(error).__name__, error)
-        found.broken.append(Broken(name, f"{type(error).__name__}: {error}"))
+        found.report(name, f"{type(error).__name__}: {error}")
 
 
 def wanted(interface: Interface, only: Collection[str]) -> bool:
@@ -136,8 +148,11 @@ def all_interfaces() -> tuple[Interface, ...]:
 
 def find_interface(name: str) -> Interface | None:
     """By full name or last word, in any case; plug-ins are asked only when we declare none of that name."""
-    for group in (shipped_interfaces, plugin_interfaces):
+    asked = name.lower()
+    places = (*(shipped.declaration for shipped in SHIPPED), *ELSEWHERE)
+    likely = (place for place in places if place.lower().endswith(f":{asked.rpartition('.')[2]}"))
+    for group in (lambda: map(interface_of, map(resolve, likely)), plugin_interfaces):
         for interface in group():
-            if name.lower() in (interface.name.lower(), interface.short.lower()):
+            if asked in (interface.name.lower(), interface.short.lower()):
                 return interface
     return None

@@ -172,9 +172,9 @@ class Argument:
     default: object = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Member:
-    """One property, method or event.
+    """One property, method or event; there is one object for each, so it is compared by identity.
 
     `attribute` is its name in Python, `setter` the one that writes it (properties), `objects` name the
     arguments that say what is acted on, `max_age` is how old in seconds an answered property may be,
@@ -215,7 +215,7 @@ class Member:
         return " ".join(self.doc.split("\n\n", 1)[0].split())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Interface:
     """A declared interface: `version` is `major.minor`; `bus` and `path` are its D-Bus place."""
 
@@ -315,6 +315,7 @@ def event(*, name: str | None = None) -> Callable[[F], F]:
 INTERFACE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")
 MEMBER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 VERSION = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}")
+OBJECT_PATH = re.compile(r"(/[A-Za-z0-9_]+)+")
 
 
 def interface(
@@ -329,6 +330,8 @@ def interface(
         if not VERSION.fullmatch(version):
             raise BadDeclaration(f"{name}: version '{version}' is not 'major.minor'")
         place = path or "/" + name.replace(".", "/")
+        if not OBJECT_PATH.fullmatch(place) or not INTERFACE_NAME.fullmatch(bus or name):
+            raise BadDeclaration(f"{name}: '{place}' or '{bus or name}' is not a place on D-Bus")
         declared = Interface(
             name=name,
             version=version,

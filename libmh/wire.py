@@ -29,6 +29,7 @@ MAX_STRING = 65_535  # the ancestor's lstr
 MAX_BYTES = 1 << 20
 MAX_ITEMS = 65_536
 MAX_DEPTH = 16
+MAX_PLACE = 200
 SHOWN = 60
 
 
@@ -43,7 +44,7 @@ def parse(declared: Type, plain: object, where: str) -> Any:
             return [parse(item, each, f"{where}[{at}]") for at, each in enumerate(_list(plain, where))]
         case MapOf(value):
             found = _map(plain, where)
-            return {key: parse(value, each, f"{where}.{key}") for key, each in found.items()}
+            return {key: parse(value, each, _inside(where, key)) for key, each in found.items()}
         case RecordOf(record, fields):
             return _record(record, fields, plain, where)
         case Words(choices):
@@ -73,10 +74,28 @@ def dump(declared: Type, value: Any, where: str) -> Plain:
 
 def refuse(where: str, expected: str, got: object) -> InvalidArguments:
     """The error for a value that does not fit, with the value shortened."""
-    shown = repr(got)
-    if len(shown) > SHOWN:
-        shown = shown[:SHOWN] + "..."
-    return InvalidArguments(f"{where}: expected {expected}, got {shown}", argument=where)
+    return InvalidArguments(f"{where}: expected {expected}, got {_shown(got)}", argument=where)
+
+
+def too_many(where: str, expected: str, size: int) -> InvalidArguments:
+    """The error for a value that is too long."""
+    return InvalidArguments(f"{where}: expected {expected}, got {size}", argument=where)
+
+
+def _shown(got: object) -> str:
+    # never the repr of the whole: it may be megabytes, and Python spells no int of thousands of digits
+    if isinstance(got, list | tuple | dict):
+        return f"a {'map' if isinstance(got, dict) else 'list'} of {len(got)}"
+    if isinstance(got, str | bytes):
+        return repr(got[:SHOWN]) + ("..." if len(got) > SHOWN else "")
+    if isinstance(got, int) and got.bit_length() > 128:
+        return f"an integer of {got.bit_length()} bits"
+    return repr(got)[:SHOWN]
+
+
+def _inside(where: str, key: str) -> str:
+    # keys are the peer's: deep in a tree their sum would grow without limit
+    return f"{where}.{key[:SHOWN]}"[:MAX_PLACE]
 
 
 def _scalar(word: Word, plain: object, where: str) -> Plain:
@@ -89,8 +108,8 @@ def _scalar(word: Word, plain: object, where: str) -> Plain:
         if isinstance(plain, int | float) and not isinstance(plain, bool):
             return _double(plain, where)
     elif word is Word.BYTES:
-        if isinstance(plain, bytes) and len(plain) <= MAX_BYTES:
-            return plain
+        if isinstance(plain, bytes):
+            return _bytes(plain, where)
     # a bool is an int to isinstance
     elif isinstance(plain, int) and not isinstance(plain, bool):
         low, high = RANGES[word]
@@ -98,6 +117,12 @@ def _scalar(word: Word, plain: object, where: str) -> Plain:
             return int(plain)
         raise refuse(where, f"{word} ({low} to {high})", plain)
     raise refuse(where, word, plain)
+
+
+def _bytes(plain: bytes, where: str) -> bytes:
+    if len(plain) > MAX_BYTES:
+        raise too_many(where, f"at most {MAX_BYTES} bytes", len(plain))
+    return bytes(plain)
 
 
 def _double(plain: float, where: str) -> float:
@@ -114,7 +139,7 @@ def _string(plain: object, where: str) -> str:
     if not isinstance(plain, str):
         raise refuse(where, Word.STRING, plain)
     if len(plain) > MAX_STRING:
-        raise refuse(where, f"a string of at most {MAX_STRING} characters", f"{len(plain)} characters")
+        raise too_many(where, f"a string of at most {MAX_STRING} characters", len(plain))
     if "\0" in plain:
         raise refuse(where, "a string without NUL", plain)
     try:
@@ -128,7 +153,7 @@ def _list(plain: object, where: str) -> list[Any]:
     if not isinstance(plain, list | tuple):
         raise refuse(where, "a list", plain)
     if len(plain) > MAX_ITEMS:
-        raise refuse(where, f"at most {MAX_ITEMS} items", f"{len(plain)} items")
+        raise too_many(where, f"at most {MAX_ITEMS} items", len(plain))
     return list(plain)
 
 
@@ -136,8 +161,15 @@ def _map(plain: object, where: str) -> dict[str, Any]:
     if not isinstance(plain, dict):
         raise refuse(where, "a map", plain)
     if len(plain) > MAX_ITEMS:
-        raise refuse(where, f"at most {MAX_ITEMS} entries", f"{len(plain)} entries")
-    return {_string(key, f"{where}: key"): value for key, value in plain.items()}
+        raise too_many(where, f"at most {MAX_ITEMS} entries", len(plain))
+    return {_key(key, where): value for key, value in plain.items()}
+
+
+def _key(key: object, where: str) -> str:
+    try:
+        return _string(key, where)
+    except InvalidArguments:
+        raise refuse(where, "keys that are strings without NUL, of Unicode characters", key) from None
 
 
 def _word(choices: Any, plain: object, where: str) -> Any:
@@ -152,12 +184,17 @@ def _record(record: type, fields: tuple[Field, ...], plain: object, where: str) 
     found = _map(plain, where)
     values = {}
     for field in fields:
-        here = f"{where}.{field.name}"
+        here = _inside(where, field.name)
         if field.name in found:
             values[field.name] = parse(field.type, found[field.name], here)
+        elif field.required and isinstance(field.type, Anything):
+            values[field.name] = None  # nothing is a value of it, and is carried as an absent key
         elif field.required:
             raise InvalidArguments(f"{here}: is missing", argument=here)
-    return record(**values)
+    try:
+        return record(**values)
+    except ValueError as error:  # the record's own check: fields that do not go together
+        raise InvalidArguments(f"{where}: {error}", argument=where) from None
 
 
 def _dump_record(record: type, fields: tuple[Field, ...], value: object, where: str) -> dict[str, Plain]:
@@ -175,7 +212,7 @@ def _dump_record(record: type, fields: tuple[Field, ...], value: object, where: 
 
 def _tree(plain: object, where: str, depth: int) -> Plain:
     if depth > MAX_DEPTH:
-        raise refuse(where, f"nesting of at most {MAX_DEPTH}", "deeper")
+        raise refuse(where, f"nesting of at most {MAX_DEPTH}", plain)
     if plain is None or isinstance(plain, bool):
         return plain
     if isinstance(plain, str):
@@ -187,9 +224,11 @@ def _tree(plain: object, where: str, depth: int) -> Plain:
     if isinstance(plain, float):
         return _double(plain, where)
     if isinstance(plain, bytes):
-        return _scalar(Word.BYTES, plain, where)
+        return _bytes(plain, where)
     if isinstance(plain, list | tuple):
-        return [_tree(each, f"{where}[{at}]", depth + 1) for at, each in enumerate(_list(plain, where))]
+        here = where[:MAX_PLACE]
+        return [_tree(each, f"{here}[{at}]", depth + 1) for at, each in enumerate(_list(plain, where))]
     if isinstance(plain, dict):
-        return {key: _tree(each, f"{where}.{key}", depth + 1) for key, each in _map(plain, where).items()}
+        found = _map(plain, where)
+        return {key: _tree(each, _inside(where, key), depth + 1) for key, each in found.items()}
     raise refuse(where, "a plain value", plain)

@@ -1,0 +1,105 @@
+"""The values of properties: each is read once for all who ask meanwhile, and held as long as its declaration
+allows."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from libmh.call import Bound, Call, Request, Verb, run
+from libmh.errors import Problem, Timeout
+from libmh.spec import Member, Plain
+
+FAILURE_SECONDS = 1.0
+"""How long it is remembered that a value could not be read; never longer than the value would be held."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    until: float
+    value: Plain
+    problem: Problem | None
+
+
+class Readings:
+    """Belongs to one event loop; `forget` may be called from any thread."""
+
+    def __init__(self, carry_out: Callable[[Call], Coroutine[Any, Any, Plain]]) -> None:
+        self._carry_out = carry_out
+        self._held: dict[Member, _Held] = {}
+        self._under_way: dict[Member, asyncio.Task[Plain]] = {}
+
+    def now(self, bound: Bound, member: Member) -> Plain:
+        """The value that memory holds, None where the host does not tell one. Raises the `Problem` met
+        moments ago, or `LookupError` when the value has to be read."""
+        if member.inline:
+            return _inline(bound, member)
+        held = self._held.get(member)
+        if held is None or held.until < time.monotonic():
+            raise LookupError(member.name)
+        if held.problem is not None:
+            # a new one each time: every raise lengthens the traceback of an old one
+            raise type(held.problem)(held.problem.message, **held.problem.details)
+        return held.value
+
+    async def get(self, bound: Bound, member: Member, deadline: float | None = None) -> Plain:
+        """The value, read unless it is held; `Timeout` past `deadline` seconds or the member's own."""
+        try:
+            return self.now(bound, member)
+        except LookupError:
+            reading = self._under_way.get(member) or self._begin(bound, member)
+        try:
+            return await asyncio.wait_for(asyncio.shield(reading), deadline)
+        except TimeoutError:
+            if reading.done():
+                return reading.result()
+            raise Timeout(f"'{member.action}' did not answer within {deadline:g} s") from None
+
+    def forget(self, member: Member) -> None:
+        """The value has changed: what is held, or being read now, is old."""
+        self._held.pop(member, None)
+        self._under_way.pop(member, None)
+
+    def _begin(self, bound: Bound, member: Member) -> "asyncio.Task[Plain]":
+        reading = asyncio.ensure_future(self._read(bound, member))
+        self._under_way[member] = reading
+        reading.add_done_callback(lambda done: self._done(member, done))
+        return reading
+
+    async def _read(self, bound: Bound, member: Member) -> Plain:
+        started = time.monotonic()
+        try:
+            value = await self._carry_out(_reading(bound, member))
+        except Problem as problem:
+            self._keep(member, started, None, problem)
+            raise
+        self._keep(member, started, value, None)
+        return value
+
+    def _keep(self, member: Member, started: float, value: Plain, problem: Problem | None) -> None:
+        age = inf if member.constant else member.max_age
+        if value is None:
+            age = min(age, FAILURE_SECONDS)
+        if age and self._under_way.get(member) is asyncio.current_task():  # else forgotten meanwhile
+            self._held[member] = _Held(started + age, value, problem)
+
+    def _done(self, member: Member, done: "asyncio.Task[Plain]") -> None:
+        if self._under_way.get(member) is done:
+            del self._under_way[member]
+        if not done.cancelled():
+            done.exception()  # seen: the callers get it
+
+
+def _reading(bound: Bound, member: Member) -> Call:
+    return Call(Request(bound.interface.name, member.name, Verb.GET, id=""), bound, member, (), {})
+
+
+def _inline(bound: Bound, member: Member) -> Plain:
+    try:
+        return run(_reading(bound, member))
+    except Problem:
+        raise
+    except Exception as error:
+        raise LookupError(member.name) from error  # read for good, it fails again where bugs are told
