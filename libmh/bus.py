@@ -54,28 +54,18 @@ NAME_IS_OURS = (1, 4)  # primary owner, already owner
 # what marshalling raises when a body does not fit its signature, over both libraries
 UNMARSHALLABLE = (TypeError, ValueError, OverflowError, AttributeError, struct.error)
 
+STANDARD_ERROR = "org.freedesktop.DBus.Error."
+WORDS: tuple[tuple[type[Problem], str], ...] = (
+    (NotAuthorized, "AccessDenied AuthFailed InteractiveAuthorizationRequired"),
+    (Unavailable, "ServiceUnknown NameHasNoOwner NoReply Disconnected NoServer LimitsExceeded"),
+    (Timeout, "Timeout TimedOut"),
+    (NotFound, "UnknownMethod UnknownObject UnknownInterface UnknownProperty"),
+    (InvalidArguments, "InvalidArgs InvalidSignature PropertyReadOnly"),
+    (NotImplementedHere, "NotSupported"),
+)
 PROBLEMS: Mapping[str, type[Problem]] = {
-    "org.freedesktop.DBus.Error.AccessDenied": NotAuthorized,
-    "org.freedesktop.DBus.Error.AuthFailed": NotAuthorized,
-    "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired": NotAuthorized,
-    "org.freedesktop.PolicyKit1.Error.NotAuthorized": NotAuthorized,
-    "org.freedesktop.DBus.Error.ServiceUnknown": Unavailable,
-    "org.freedesktop.DBus.Error.NameHasNoOwner": Unavailable,
-    "org.freedesktop.DBus.Error.NoReply": Unavailable,
-    "org.freedesktop.DBus.Error.Disconnected": Unavailable,
-    "org.freedesktop.DBus.Error.NoServer": Unavailable,
-    "org.freedesktop.DBus.Error.LimitsExceeded": Unavailable,
-    "org.freedesktop.DBus.Error.Timeout": Timeout,
-    "org.freedesktop.DBus.Error.TimedOut": Timeout,
-    "org.freedesktop.DBus.Error.UnknownMethod": NotFound,
-    "org.freedesktop.DBus.Error.UnknownObject": NotFound,
-    "org.freedesktop.DBus.Error.UnknownInterface": NotFound,
-    "org.freedesktop.DBus.Error.UnknownProperty": NotFound,
-    "org.freedesktop.DBus.Error.InvalidArgs": InvalidArguments,
-    "org.freedesktop.DBus.Error.InvalidSignature": InvalidArguments,
-    "org.freedesktop.DBus.Error.PropertyReadOnly": InvalidArguments,
-    "org.freedesktop.DBus.Error.NotSupported": NotImplementedHere,
-}
+    STANDARD_ERROR + word: problem for problem, words in WORDS for word in words.split()
+} | {"org.freedesktop.PolicyKit1.Error.NotAuthorized": NotAuthorized}
 
 
 class Message(Protocol):
@@ -209,7 +199,7 @@ def problem_of(name: str, words: str) -> Problem:
     listed = PROBLEMS.get(name)
     if listed is not None:
         return listed(words or name, dbus_error=name)
-    if name.startswith("org.freedesktop.DBus.Error.Spawn."):
+    if name.startswith(STANDARD_ERROR + "Spawn."):
         return Unavailable(words or name, dbus_error=name)
     return BackendFailed(f"{name}: {words}" if words else name, dbus_error=name)
 
@@ -420,7 +410,7 @@ class Bus:
                 reply_serial=call.serial,
                 destination=call.sender,
                 signature=signature,
-                body=body,
+                body=list(body),
             )
         )
 
@@ -448,7 +438,7 @@ class Bus:
                 interface=interface,
                 member=member,
                 signature=signature,
-                body=body,
+                body=list(body),
             )
         )
 

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import pytest
 
+from dbus_either import either  # noqa: F401 - a fixture of every module
 from testbed import needs
 
 AnyReport = TypeVar("AnyReport", pytest.TestReport, pytest.CollectReport)
