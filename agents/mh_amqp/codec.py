@@ -109,17 +109,22 @@ def binary(value: bytes) -> bytes:
 
 def list_of(items: Sequence[bytes]) -> bytes:
     """A list of values that are encoded already."""
-    return _compound(b"\xc0", b"\xd0", items) if items else EMPTY_LIST
+    return _compound(b"\xc0", b"\xd0", items, len(items)) if items else EMPTY_LIST
 
 
 def map_of(items: Sequence[bytes]) -> bytes:
     """A map of keys and values in turn, encoded already."""
-    return _compound(b"\xc1", b"\xd1", items)
+    return _compound(b"\xc1", b"\xd1", items, len(items))
 
 
-def _compound(short_code: bytes, long_code: bytes, items: Sequence[bytes]) -> bytes:
+def map_of_pairs(pairs: Sequence[bytes]) -> bytes:
+    """A map of pairs, each an encoded key with its encoded value behind it."""
+    return _compound(b"\xc1", b"\xd1", pairs, 2 * len(pairs))
+
+
+def _compound(short_code: bytes, long_code: bytes, items: Sequence[bytes], count: int) -> bytes:
     body = b"".join(items)
-    count, size = len(items), len(body)
+    size = len(body)
     if size + 1 < SMALL and count < SMALL:
         return short_code + bytes((size + 1, count)) + body
     return long_code + WORD.pack(size + 4) + WORD.pack(count) + body

@@ -286,12 +286,14 @@ class Connection:
         sends = bool(lib.pn_link_is_sender(handle))
         terminus = lib.pn_link_remote_source(handle) if sends else lib.pn_link_remote_target(handle)
         address = pn.pn_terminus_get_address(terminus)
+        own = lib.pn_link_remote_target(handle) if sends else lib.pn_link_remote_source(handle)
         mode = lib.pn_link_remote_snd_settle_mode(handle)
         asked = Asked(
             address or None,
             dynamic=bool(lib.pn_terminus_is_dynamic(terminus)),
             settled=None if mode == pn.SND_MIXED else mode == pn.SND_SETTLED,
             coordinator=lib.pn_terminus_get_type(terminus) == pn.COORDINATOR,
+            other=pn.pn_terminus_get_address(own) or None,
         )
         session = lib.pn_link_session(handle)
         link: Link = (

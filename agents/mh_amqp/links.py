@@ -49,12 +49,14 @@ class Owner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a peer wants of a link that it attaches here; `address` is None for the anonymous terminus."""
+    """What a peer wants of a link that it attaches here; `address` is None for the anonymous terminus,
+    `other` is what the peer calls its own end."""
 
     address: str | None
     dynamic: bool = False
     settled: bool | None = None
     coordinator: bool = False
+    other: str | None = None
 
 
 def nothing(*_: object) -> None:

@@ -37,6 +37,7 @@ DEFLATE_ABOVE = 2048
 DEFLATE_LEVEL = 1
 MAX_INFLATED = 8 << 20
 BYTES_KEY = "$bytes"
+ANYTHING = Anything()
 
 Encoder = Callable[[Any], bytes]
 Change = Callable[[Any], Any]

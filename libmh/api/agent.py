@@ -124,3 +124,8 @@ class Agent(Protocol):
     def connection_changed(self, connection: Annotated[ConnectionStatus, "as it is now"]) -> None:
         """A connection came up, was lost, or waits for its next try."""
         return
+
+    @event()
+    def going_away(self, reason: Annotated[str, "stopped"]) -> None:
+        """The agent ends in an orderly way: nothing is heard of it until it is started again."""
+        return

@@ -1,0 +1,97 @@
+"""Requests from this side over a connection: one sender to any address, one private reply address, answers
+by their id."""
+
+import asyncio
+import logging
+
+from libmh.errors import InvalidArguments, NotFound, Problem, Timeout, Unavailable
+from mh_amqp import codec, messages
+from mh_amqp.connection import Connection
+from mh_amqp.links import Delivery, Receiver, Sender
+from mh_amqp.messages import Message
+from mh_amqp.outcome import Outcome, Word, problem
+
+log = logging.getLogger(__name__)
+REPLY_CREDIT = 1000
+
+
+class Asker:
+    """Made by `asker`; every future that it holds ends when the connection does, at the latest."""
+
+    def __init__(self, connection: Connection, sender: Sender) -> None:
+        self.connection = connection
+        self.sender = sender
+        self.receiver: Receiver | None = None
+        self._waiting: dict[bytes, asyncio.Future[Message]] = {}
+        connection.closed.add_done_callback(self._lost)
+
+    @property
+    def open(self) -> bool:
+        return self.sender.open and self.receiver is not None and self.receiver.open
+
+    async def ask(self, message: Message, deadline: float) -> Message:
+        """Send a request and return its reply, whatever its status. Raises `Unavailable` when the
+        connection is lost or the message was not taken, the Problem of a refusal, `Timeout` after
+        `deadline` seconds."""
+        if not self.open or self.receiver is None:
+            raise Unavailable("the connection is closed")
+        key = message.message_id
+        answered: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._waiting[key] = answered
+        try:
+            self.sender.send(
+                messages.encode(message), on_outcome=lambda came: self._came(answered, came, message.to)
+            )
+            async with asyncio.timeout(deadline):
+                return await answered
+        except TimeoutError:
+            raise Timeout(
+                f"'{message.to}' did not answer within {deadline:.3g} s", source=str(message.to)
+            ) from None
+        finally:
+            if self._waiting.get(key) is answered:
+                del self._waiting[key]
+
+    def reply(self, delivery: Delivery) -> None:
+        """Give a reply to whoever waits for it; one that nobody waits for is dropped."""
+        delivery.accept()
+        try:
+            message = messages.decode(delivery.raw)
+        except codec.Malformed as error:
+            log.warning("a reply cannot be read: %s, ignoring", error)
+            return
+        answered = self._waiting.get(message.correlation_id)
+        if answered is not None and not answered.done():
+            answered.set_result(message)
+
+    @staticmethod
+    def _came(answered: "asyncio.Future[Message]", came: Outcome, to: str | None) -> None:
+        if answered.done() or came.word is Word.ACCEPTED:
+            return
+        what = f"'{to}' did not take the request"
+        error: Problem
+        if came.word is Word.REJECTED:
+            error = problem(came.condition, came.description, what)
+        elif came.word is Word.LOST:
+            error = Unavailable("the connection was lost")
+        else:
+            error = NotFound(f"{what}: nobody is there")
+        answered.set_exception(error)
+
+    def _lost(self, _closed: object) -> None:
+        for answered in self._waiting.values():
+            if not answered.done():
+                answered.set_exception(
+                    Unavailable(f"the connection was lost: {self.connection.closed.result()}")
+                )
+
+
+async def asker(connection: Connection, *, sender: Sender | None = None) -> Asker:
+    """Attach what requests need: an anonymous sender, unless there is one to share, and a reply address."""
+    made = Asker(connection, sender or await connection.sender(None, shared=True))
+    made.receiver = await connection.receiver(
+        None, made.reply, dynamic=True, credit=REPLY_CREDIT, shared=True
+    )
+    if not made.receiver.address:
+        raise InvalidArguments("the peer gave no reply address")
+    return made

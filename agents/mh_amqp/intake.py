@@ -1,0 +1,197 @@
+"""From a delivery to its reply: what is malformed, expired or repeated, when it is accepted, and what runs
+now.
+
+Deliveries of idempotent requests are accepted after their reply was handed out: if this process dies in
+between, the broker delivers them again. All others are accepted on arrival, so that they run at most once.
+A request without a reply-to runs only if it does more than read.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from libmh.call import Caller
+from libmh.errors import Internal, InvalidArguments, Unavailable
+from mh_amqp import codec, messages
+from mh_amqp.links import Delivery, Receiver
+from mh_amqp.management import Management
+from mh_amqp.messages import Message
+from mh_amqp.outcome import DECODE_ERROR, NOT_FOUND
+from mh_amqp.record import Record, key_of, lifetime
+from mh_amqp.status import Answer, form_of, refusal
+
+log = logging.getLogger(__name__)
+MAX_REPLY = 4 << 20
+CREDIT = 10
+
+Send = Callable[[str, bytes], None]
+"""Hand a reply to the link that leads to its address; raises `Unavailable` when there is none any more."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What became of the deliveries that did not simply run."""
+
+    malformed: int = 0
+    expired: int = 0
+    ignored: int = 0
+    unsent: int = 0
+
+
+@dataclass(slots=True)
+class Intake:
+    """Takes requests for its nodes, by address. It outlives connections: what runs goes on when one is
+    lost, and its answer is kept for the requester who asks again."""
+
+    nodes: dict[str, Management]
+    record: Record = field(default_factory=Record)
+    counters: Counters = field(default_factory=Counters)
+    _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+    _suspended: set[Receiver] = field(default_factory=set)
+
+    def deliveries(
+        self, receiver: Receiver, address: str | None, identity: Callable[[Message], str], send: Send
+    ) -> Callable[[Delivery], None]:
+        """What a receiver's deliveries are given to: while `CREDIT` requests run, it gets no further
+        credit."""
+
+        def arrived(delivery: Delivery) -> None:
+            self.take(delivery, address, identity, send)
+            if len(self._tasks) >= CREDIT:
+                receiver.suspend()
+                self._suspended.add(receiver)
+
+        return arrived
+
+    def take(
+        self, delivery: Delivery, address: str | None, identity: Callable[[Message], str], send: Send
+    ) -> None:
+        """Deal with one delivery; `address` None means the message says where it goes. Never raises what a
+        peer causes."""
+        try:
+            message = messages.decode(delivery.raw)
+        except codec.Malformed as error:
+            self.counters.malformed += 1
+            log.info("a message cannot be read, rejecting it: %s", error)
+            delivery.reject(DECODE_ERROR, str(error))
+            return
+        node = self.nodes.get(message.to or "" if address is None else address)
+        if node is None:
+            delivery.reject(NOT_FOUND, f"there is no node '{(message.to or '')[:256]}' here")
+        elif _expired(message):
+            self.counters.expired += 1
+            delivery.accept()
+        elif message.reply_to is None and node.reads(message):
+            self.counters.ignored += 1
+            delivery.accept()
+        else:
+            self._begin(node, message, delivery, identity(message), send)
+
+    def _begin(
+        self, node: Management, message: Message, delivery: Delivery, identity: str, send: Send
+    ) -> None:
+        hand_out = self._hand_out(message, delivery, send)
+        caller = Caller("amqp", identity)
+        key = key_of(message, identity)
+        if not self.record.begin(key, hand_out):
+            return
+        now = node.answer_now(message, caller)
+        if now is not None:
+            self._finish(key, message, now, hand_out, reads=True)
+            return
+        if not node.idempotent(message):
+            delivery.accept()
+        work = asyncio.ensure_future(node.answer(message, caller))
+        done = asyncio.ensure_future(self._settle(node, message, key, work, hand_out))
+        self._tasks.add(done)
+        done.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if self._suspended and len(self._tasks) < CREDIT:
+            suspended, self._suspended = self._suspended, set()
+            for receiver in suspended:
+                receiver.resume()
+
+    async def _settle(
+        self,
+        node: Management,
+        message: Message,
+        key: object,
+        work: "asyncio.Task[Answer]",
+        hand_out: Callable[[Answer], None],
+    ) -> None:
+        form = form_of(message)
+        try:
+            await asyncio.wait({work})
+        except asyncio.CancelledError:
+            work.cancel()
+            hand_out_all = refusal(
+                Unavailable("this agent has shut down before it could answer"), node.host, form
+            )
+            self._finish(key, message, hand_out_all, hand_out, reads=False)
+            raise
+        error = None if work.cancelled() else work.exception()
+        if error is not None:  # a bug of ours: an answer that cannot be encoded
+            log.error("a request could not be answered", exc_info=error)
+        failed = work.cancelled() or error is not None
+        answer = (
+            refusal(Internal("the answer could not be made"), node.host, form) if failed else work.result()
+        )
+        self._finish(key, message, answer, hand_out, reads=node.reads(message))
+
+    def _finish(
+        self,
+        key: object,
+        message: Message,
+        answer: Answer,
+        hand_out: Callable[[Answer], None],
+        *,
+        reads: bool,
+    ) -> None:
+        if key is None:
+            hand_out(answer)
+        else:
+            self.record.finish(key, answer, lifetime(message, reads=reads))
+
+    def _hand_out(self, message: Message, delivery: Delivery, send: Send) -> Callable[[Answer], None]:
+        def hand_out(answer: Answer) -> None:
+            if message.reply_to is not None:
+                raw = answer.reply(message.reply_to, message.correlation_id or message.message_id)
+                if len(raw) > MAX_REPLY:
+                    raw = _too_long(raw, message)
+                try:
+                    send(message.reply_to, raw)
+                except (Unavailable, InvalidArguments) as error:  # the connection has gone; it may ask again
+                    self.counters.unsent += 1
+                    log.debug("a reply was not sent: %s", error)
+            delivery.accept()
+
+        return hand_out
+
+    async def stop(self, grace: float) -> None:
+        """Refuse what comes from now on, wait for what runs, and answer the rest that it was in vain."""
+        for dispatcher in {node.dispatcher for node in self.nodes.values()}:
+            await dispatcher.drain(grace)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=0.2)  # answered by dispatch, but not handed out yet
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1)
+
+
+def _expired(message: Message) -> bool:
+    if message.ttl == 0:
+        return True
+    return message.expiry is not None and message.expiry <= time.time() * 1000
+
+
+def _too_long(raw: bytes, message: Message) -> bytes:
+    problem = InvalidArguments(
+        f"the answer has {len(raw)} bytes, at most {MAX_REPLY} are sent: ask for less", argument="body"
+    )
+    answer = refusal(problem, "", form_of(message))
+    return answer.reply(message.reply_to or "", message.correlation_id or message.message_id)

@@ -1,0 +1,85 @@
+"""The logical addresses that agents, consoles and conductors meet at, and the URLs that lead to a broker
+or an agent."""
+
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from libmh.errors import InvalidArguments
+
+HOST_PREFIX = "mh.host."
+EVENT_PREFIX = "mh.event."
+REPORT = "mh.report"
+CONDUCTOR = "mh.conductor"
+MANAGEMENT = "$management"
+NODE_TYPE = "org.amqp.management"
+SELF = "self"
+CHANGED = "properties_changed"
+"""The last word of the address of an event that says that properties changed."""
+AGENT_CONTAINER = "mh-amqp:"
+"""How the container id of a listening agent begins; its host's UUID follows."""
+DEFAULT_PORT = 5672
+
+
+def host_address(uuid: str) -> str:
+    """Where requests for a host go."""
+    return HOST_PREFIX + uuid
+
+
+def event_address(interface: str, member: str) -> str:
+    """Where an event goes; `member` is empty for a change of properties."""
+    return f"{EVENT_PREFIX}{interface}.{member or CHANGED}"
+
+
+def event_pattern(interface: str, member: str) -> str:
+    """Where to receive the events of one interface or member, or all; empty means any."""
+    if not interface:
+        return f"{EVENT_PREFIX}#"
+    return event_address(interface, member) if member else f"{EVENT_PREFIX}{interface}.*"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a URL says: whom to dial, as whom, and which host is meant (`""`: none is named)."""
+
+    host: str
+    port: int
+    uuid: str = ""
+    user: str | None = None
+    password: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """For people and logs: without credentials."""
+        bracketed = f"[{self.host}]" if ":" in self.host else self.host
+        return f"amqp://{bracketed}:{self.port}" + (f"/{self.uuid}" if self.uuid else "")
+
+
+def place(url: str) -> Place:
+    """The parts of `amqp://[user:password@]host[:port][/HOST-UUID]`. Raises `InvalidArguments`."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:  # a port that is no number, a bracket that does not close
+        raise _refusal(url) from error
+    uuid = unquote(parts.path.removeprefix("/"))
+    if parts.scheme != "amqp" or not host or "/" in uuid or parts.query or parts.fragment:
+        raise _refusal(url)
+    user = None if parts.username is None else unquote(parts.username)
+    password = None if parts.password is None else unquote(parts.password)
+    return Place(host, DEFAULT_PORT if port is None else port, uuid, user, password)
+
+
+def listening_place(text: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`; port 0 picks one. Raises `InvalidArguments`."""
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise InvalidArguments(f"'{text[:200]}' is not a place to listen at: expected HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _refusal(url: str) -> InvalidArguments:
+    shown = url.rpartition("@")[2][:200]
+    return InvalidArguments(
+        f"'{shown}' is not the URL of a broker or agent: expected amqp://host:port[/HOST-UUID]",
+        argument="url",
+    )

@@ -1,0 +1,216 @@
+"""Serving a dispatcher at addresses of a broker: requests in, replies and events out, over one connection.
+
+A connection has one session and few links: a receiver for each address, and one sender for replies, events
+and reports alike. What runs when the connection is lost goes on; its answer waits for the requester who
+asks again.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from libmh.api.agent import Agent
+from libmh.connections import Connections
+from libmh.dispatch import Dispatcher, Everybody
+from libmh.errors import Unavailable
+from libmh.serve import DRAIN_SECONDS, Process
+from mh_amqp.authority import ANONYMOUS, roles
+from mh_amqp.connection import Connection
+from mh_amqp.events import Encoded, Outbox, Source
+from mh_amqp.intake import CREDIT, Intake
+from mh_amqp.links import Receiver, Sender
+from mh_amqp.management import Management
+from mh_amqp.messages import Message
+from mh_amqp.names import HOST_PREFIX, place
+from mh_amqp.upkeep import DEFAULT_PACE, Pace, Upkeep
+
+log = logging.getLogger(__name__)
+FAREWELL_SECONDS = 1.0
+
+Extra = Callable[[Connection, Sender], Awaitable[None]]
+"""Something more to do with each connection, as long as it lasts."""
+
+
+async def serve(
+    process: Process,
+    urls: Sequence[str],
+    dispatcher: Dispatcher,
+    addresses: Mapping[str, Collection[str]],
+    connections: Connections,
+) -> None:
+    """Serve interfaces (named in full) at addresses of the first broker that answers, until `process.stop`
+    is set; events of the dispatcher's hub are published there. A dispatcher without an authority gets the
+    configuration's roles."""
+    served = serving(process, dispatcher, addresses, Source())
+    try:
+        await served.run(urls, connections)
+    finally:
+        served.outbox.close()
+
+
+def serving(
+    process: Process, dispatcher: Dispatcher, addresses: Mapping[str, Collection[str]], source: Source
+) -> "Serving":
+    """The parts that outlive connections."""
+    if isinstance(dispatcher.authority, Everybody):
+        dispatcher.authority = roles(process.config)
+    nodes = {
+        address: Management(dispatcher, source.host or _host_of(address), names)
+        for address, names in addresses.items()
+    }
+    bound = dispatcher.interfaces
+    outbox = Outbox(
+        dispatcher.context.events, source, lambda name: bound[name].interface if name in bound else None
+    )
+    return Serving(process, dispatcher, Intake(nodes), outbox)
+
+
+def _host_of(address: str) -> str:
+    return address.removeprefix(HOST_PREFIX) if address.startswith(HOST_PREFIX) else ""
+
+
+@dataclass(slots=True)
+class Serving:
+    """A process's half at brokers. `label` is said in the ready line before the URL."""
+
+    process: Process
+    dispatcher: Dispatcher
+    intake: Intake
+    outbox: Outbox
+    label: str = ""
+    extras: list[Extra] = field(default_factory=list)
+    pace: Pace = DEFAULT_PACE
+
+    async def run(self, urls: Sequence[str], connections: Connections) -> None:
+        """Until the process is told to stop; what runs then is finished or refused."""
+
+        async def session(connection: Connection, url: str) -> None:
+            await self._session(connection, url, connections)
+
+        upkeep = Upkeep(
+            urls,
+            f"{self.process.name}-{secrets.token_hex(6)}",
+            connections,
+            self.process.stop,
+            session,
+            lambda shown: self._say(f"waiting for {shown}"),
+            self.pace,
+        )
+        await upkeep.run()
+        await self.intake.stop(DRAIN_SECONDS)
+
+    def _say(self, text: str) -> None:
+        said = f"{self.label} {text}".strip()
+        self.process.ready(said)
+        self.process.status(said)
+
+    async def _session(self, connection: Connection, url: str, connections: Connections) -> None:
+        sender = await connection.sender(None, shared=True)
+        lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        receivers = [await self._receive(connection, sender, address, lost) for address in self.intake.nodes]
+        watch(sender, lost)
+        connections.connected(url)
+        self._say(f"via {place(url).shown}")
+        self._publish_through(sender)
+        work: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(extra(connection, sender)) for extra in self.extras
+        ]
+        stopping: asyncio.Future[Any] = asyncio.ensure_future(self.process.stop.wait())
+        try:
+            await asyncio.wait({lost, stopping, *work}, return_when=asyncio.FIRST_COMPLETED)
+            if self.process.stop.is_set():
+                await self._leave(receivers)
+            elif lost.done():
+                raise Unavailable(lost.result())
+            for each in work:
+                if each.done():
+                    each.result()
+        finally:
+            self.outbox.deliver = lambda _event: False
+            for task in (stopping, *work):
+                task.cancel()
+
+    async def _receive(
+        self, connection: Connection, sender: Sender, address: str, lost: "asyncio.Future[str]"
+    ) -> Receiver:
+        who = identity_at(connection)
+
+        def send(_to: str, raw: bytes) -> None:
+            sender.send(raw, settled=True)
+
+        receiver = await connection.receiver(
+            address, lambda _delivery: None, credit=0, hold=True, shared=True
+        )
+        receiver.on_delivery = self.intake.deliveries(receiver, address, who, send)
+        watch(receiver, lost)
+        receiver.start(CREDIT, hold=True)
+        return receiver
+
+    def _publish_through(self, sender: Sender) -> None:
+        def deliver(event: Encoded) -> bool:
+            if not sender.ready():
+                return False
+            sender.send(event.raw, settled=True)
+            return True
+
+        self.outbox.deliver = deliver
+        sender.on_credit = self.outbox.flush
+        self.outbox.flush()
+
+    async def _leave(self, receivers: Sequence[Receiver]) -> None:
+        """Take no more, finish what runs or refuse it, and say good-bye."""
+        for receiver in receivers:
+            receiver.suspend()
+        await self.intake.stop(DRAIN_SECONDS)
+        await farewell(self.dispatcher, self.outbox)
+
+
+async def farewell(dispatcher: Dispatcher, outbox: Outbox) -> None:
+    """Say `going_away`, and wait for a moment until it is handed to the connection."""
+    dispatcher.context.events.emit(Agent.going_away, reason="stopped")
+    await asyncio.sleep(0)  # it comes through the loop, as from any thread
+    try:
+        await asyncio.wait_for(outbox.empty.wait(), FAREWELL_SECONDS)
+    except TimeoutError:
+        log.info("%d events were not taken before the end, ignoring", outbox.waiting)
+
+
+def watch(link: Sender | Receiver, lost: "asyncio.Future[str]") -> None:
+    """Let `lost` tell when a link ends."""
+
+    def closed(condition: str, description: str) -> None:
+        if not lost.done():
+            lost.set_result(f"the link to '{link.address or ''}' ended: {condition or description}")
+
+    link.on_closed = closed
+
+
+def identity_at(connection: Connection) -> Callable[[Message], str]:
+    """Whom a message that came through a broker is from: its user-id, which the broker has checked;
+    without one, `anonymous`, with the broker's host where that is not this machine."""
+    host = connection.peer.rpartition(":")[0].strip("[]")
+    nobody = ANONYMOUS if not host or is_local(host) else f"{ANONYMOUS}@{host}"
+
+    def identity(message: Message) -> str:
+        if not message.user_id:
+            return nobody
+        try:
+            said = message.user_id.decode()
+        except UnicodeDecodeError:  # no name that a policy could list
+            return nobody
+        return nobody if said == ANONYMOUS else said
+
+    return identity
+
+
+def is_local(host: str) -> bool:
+    """Whether a numeric address is this machine's own loopback; an empty or odd one belongs to a Unix
+    socket."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return True

@@ -1,0 +1,148 @@
+"""Keeping a connection to one of several brokers: for ever, with growing pauses, and telling how it goes."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from libmh.connections import Connections
+from libmh.errors import NotAuthorized, Problem
+from mh_amqp.connection import Connection
+from mh_amqp.engine import dial
+from mh_amqp.limits import Limits
+from mh_amqp.names import Place, place
+from mh_amqp.security import ANONYMOUS, PLAIN, Login
+
+log = logging.getLogger(__name__)
+DIAL_SECONDS = 10.0
+IDLE_SECONDS = 30.0
+CLOSE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds between tries: full jitter up to a limit that doubles from `first` to `most`; a refused
+    login starts at `refused`, for it will hardly mend itself. A connection that lasted `good` seconds
+    starts anew."""
+
+    first: float = 1.0
+    most: float = 60.0
+    refused: float = 30.0
+    refused_most: float = 300.0
+    good: float = 10.0
+
+    def pause(self, failures: int, *, refused: bool) -> float:
+        """How long to wait after so many failures in a row."""
+        most = self.refused_most if refused else self.most
+        limit = min(most, (self.refused if refused else self.first) * 2 ** min(failures - 1, 16))
+        floor = limit / 2 if refused else 0.0
+        return random.uniform(floor, limit)  # noqa: S311 - jitter is no secret
+
+
+DEFAULT_PACE = Pace()
+
+
+def login_of(where: Place) -> Login:
+    """How to log in at a URL: PLAIN where it names a user, ANONYMOUS otherwise."""
+    if where.user is None:
+        return Login((ANONYMOUS,))
+    return Login((PLAIN,), where.user, where.password)
+
+
+async def dial_place(where: Place, container: str, *, deadline: float = DIAL_SECONDS) -> Connection:
+    """A connection to the place of a URL. Errors as for `engine.dial`."""
+    limits = Limits(idle=IDLE_SECONDS)
+    return await dial(
+        where.host, where.port, container=container, login=login_of(where), limits=limits, deadline=deadline
+    )
+
+
+@dataclass(slots=True)
+class Upkeep:
+    """`session` is run with each connection, until the connection ends; what it raises ends the
+    connection."""
+
+    urls: Sequence[str]
+    container: str
+    connections: Connections
+    stop: asyncio.Event
+    session: Callable[[Connection, str], Awaitable[None]]
+    waiting: Callable[[str], None] = lambda _url: None
+    pace: Pace = DEFAULT_PACE
+    failures: int = 0
+
+    async def run(self) -> None:
+        """Until `stop` is set."""
+        places = [(url, place(url)) for url in self.urls]
+        loop = asyncio.get_running_loop()
+        while not self.stop.is_set():
+            refused = False
+            for url, where in places:
+                began = loop.time()
+                refused = await self._once(url, where) or refused
+                if self.stop.is_set():
+                    return
+                if loop.time() - began > self.pace.good:
+                    self.failures = 0
+                    break  # begin with the first again
+            self.failures += 1
+            await self._pause(
+                self.pace.pause(self.failures, refused=refused), urls=[p.shown for _, p in places]
+            )
+
+    async def _once(self, url: str, where: Place) -> bool:
+        """One try, and the life of the connection that it makes; whether the login was refused."""
+        self.connections.connecting(url)
+        try:
+            connection = await dial_place(where, self.container)
+        except Problem as problem:
+            self.connections.waiting(url, str(problem))
+            log.warning("%s: %s", where.shown, problem)
+            self.waiting(where.shown)
+            return isinstance(problem, NotAuthorized)
+        try:
+            reason = await self._live(connection, url)
+        finally:
+            await self._close(connection)
+        if self.stop.is_set():
+            self.connections.closed(url)
+        else:
+            log.warning("%s: the connection is lost: %s", where.shown, reason)
+            self.connections.waiting(url, reason)
+            self.waiting(where.shown)
+        return False
+
+    async def _live(self, connection: Connection, url: str) -> str:
+        session: asyncio.Future[None] = asyncio.ensure_future(self.session(connection, url))
+        stopping = asyncio.ensure_future(self.stop.wait())
+        over: set[asyncio.Future[Any]] = {session, connection.closed}
+        try:
+            await asyncio.wait({*over, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if self.stop.is_set() and not session.done():
+                # it ends by itself, after what it has to finish
+                await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
+            if session.done():
+                session.result()
+            return str(connection.closed.result()) if connection.closed.done() else "ended on this side"
+        except Problem as problem:
+            return str(problem)
+        finally:
+            stopping.cancel()
+            session.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Problem):
+                await session
+
+    async def _close(self, connection: Connection) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await connection.close()
+        except TimeoutError:
+            connection.abort()
+
+    async def _pause(self, seconds: float, urls: Sequence[str]) -> None:
+        log.info("trying %s again in %.1f s", ", ".join(urls), seconds)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stop.wait(), seconds)
