@@ -1,10 +1,11 @@
 """The buses and brokers that an agent is connected to, as `Agent.connections` tells them."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import urlsplit, urlunsplit
 
 from libmh.api.agent import Agent, ConnectionState, ConnectionStatus
+from libmh.errors import carriable
 from libmh.events import Hub
 
 MAX_ERROR = 500
@@ -12,20 +13,19 @@ MAX_ERROR = 500
 
 def without_credentials(url: str) -> str:
     """The URL with any user name and password left out."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that do not match
+        return url.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-@dataclass(slots=True)
 class Connections:
     """Transports tell it what happens to each URL; every change is the event `connection_changed`."""
 
-    events: Hub
-    _by_url: dict[str, ConnectionStatus]
-
     def __init__(self, events: Hub) -> None:
         self.events = events
-        self._by_url = {}
+        self._by_url: dict[str, ConnectionStatus] = {}
 
     def list(self) -> list[ConnectionStatus]:
         return list(self._by_url.values())
@@ -51,7 +51,10 @@ class Connections:
 
     def _with_error(self, url: str, state: ConnectionState, error: str) -> ConnectionStatus:
         return replace(
-            self._known(url), state=state, last_error=error[:MAX_ERROR], last_error_time=time.time_ns()
+            self._known(url),
+            state=state,
+            last_error=carriable(error)[:MAX_ERROR],
+            last_error_time=time.time_ns(),
         )
 
     def _known(self, url: str) -> ConnectionStatus:

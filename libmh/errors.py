@@ -141,3 +141,9 @@ def from_word(word: str, message: str, /, **details: str) -> Problem:
     if known is None:
         return Failed(f"{message} (the peer's error word is '{word}')", **details)
     return known(message, **details)
+
+
+def not_installed(scheme: str, error: ImportError) -> NotImplementedHere:
+    """The problem that a transport's missing library is."""
+    remedy = f"pip install 'matahari[{scheme}]' brings it"
+    return NotImplementedHere(f"the software for '{scheme}:' is not installed ({error}); {remedy}")

@@ -1,13 +1,14 @@
 """`local:`: this host in this process, through the same steps as over a bus, without a bus or a loop."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self, TypeVar
 
 from libmh.call import Bound, Request, Verb, look_up, prepare, run, unknown_value
 from libmh.client import proxy
-from libmh.context import Context
+from libmh.context import Context, Settings, default_state
 from libmh.errors import Problem, Timeout
 from libmh.events import Event
 from libmh.guard import SHARED
@@ -21,7 +22,8 @@ class LocalConnection:
     """`libmh.client.Connection` to the providers of this process; each is loaded when first asked."""
 
     def __init__(self, context: Context | None = None) -> None:
-        self._context = context or Context()
+        settings = Path(default_state()) / "settings.json"
+        self._context = context or Context(settings=Settings(settings))
         self._bound: dict[str, Bound] = {}
 
     def request(self, request: Request) -> Plain:

@@ -7,9 +7,9 @@ from importlib import import_module
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
-from libmh.call import Request, restore
-from libmh.client import TRANSPORTS, Transport, proxy, request_for
-from libmh.errors import InvalidArguments, Timeout
+from libmh.call import Request, is_unknown_value
+from libmh.client import TRANSPORTS, Transport, proxy, request_for, restore_for
+from libmh.errors import InvalidArguments, NotFound, Timeout, Unavailable, not_installed
 from libmh.events import Event
 from libmh.providers import find_interface
 from libmh.spec import DEFAULT_DEADLINE, Plain, member_of
@@ -29,14 +29,16 @@ class AsyncConnection:
         self.transport = transport
 
     async def call(self, declared: Callable[..., R], /, *arguments: Any, **named: Any) -> R:
-        """Call a member of a declared interface; properties are read."""
+        """Call a member of a declared interface; properties are read, or written by their setters."""
         member = member_of(declared)
-        return cast(
-            "R",
-            restore(
-                member, await self.transport.call(request_for(member, declared.__name__, arguments, named))
-            ),
-        )
+        request = request_for(member, declared.__name__, arguments, named)
+        try:
+            answer = restore_for(member, declared.__name__, await self.transport.call(request))
+        except NotFound as problem:
+            if not is_unknown_value(member, problem):
+                raise
+            answer = None
+        return cast("R", answer)
 
     async def request(self, request: Request) -> Plain:
         """The plain tree that answers a request."""
@@ -73,9 +75,8 @@ class BlockingConnection:
             raise
 
     def request(self, request: Request) -> Plain:
-        return self._run(
-            self.transport.call(request), (request.deadline or declared_deadline(request)) + MARGIN
-        )
+        seconds = declared_deadline(request) if request.deadline is None else request.deadline
+        return self._run(self.transport.call(request), seconds + MARGIN)
 
     def proxy(self, protocol: type[P]) -> P:
         return proxy(protocol, self.request)
@@ -121,6 +122,9 @@ class BlockingConnection:
         self.close()
 
     def _run(self, work: Coroutine[Any, Any, R], seconds: float | None) -> R:
+        if self._loop.is_closed():
+            work.close()
+            raise Unavailable("this connection is closed")
         future = asyncio.run_coroutine_threadsafe(_awaited(work), self._loop)
         try:
             return future.result(seconds)
@@ -129,10 +133,21 @@ class BlockingConnection:
             raise Timeout(f"no answer within {seconds:g} s") from None
 
     def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        ended = asyncio.run_coroutine_threadsafe(_end_all(), self._loop)
+        ended.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
         self._thread.join(CLOSE_SECONDS)
         if not self._thread.is_alive():
             self._loop.close()
+
+
+async def _end_all() -> None:
+    loop = asyncio.get_running_loop()
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=CLOSE_SECONDS / 2)
+    await loop.shutdown_asyncgens()
 
 
 async def _end(stream: AsyncIterator[Event], waiting: set["asyncio.Task[Any] | None"]) -> None:
@@ -168,5 +183,9 @@ async def open_transport(url: str) -> Transport:
         raise InvalidArguments(
             f"'{url}' is not a URL that leads to a host: expected one of {schemes}", argument="url"
         )
-    transport: Transport = await import_module(TRANSPORTS[scheme]).connect(url)
+    try:
+        module = import_module(TRANSPORTS[scheme])
+    except ImportError as error:
+        raise not_installed(scheme, error) from error
+    transport: Transport = await module.connect(url)
     return transport

@@ -11,14 +11,15 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, Protocol, cast
 
 from libmh.agent import LEVELS, ThisAgent, software_version
 from libmh.api.host import Host
+from libmh.configuration import options_and_tables
 from libmh.connections import Connections
-from libmh.context import Context, Settings
+from libmh.context import Context, Settings, default_state
 from libmh.dispatch import Authority, Dispatcher
-from libmh.errors import InvalidArguments, Problem
+from libmh.errors import InvalidArguments, Problem, not_installed
 from libmh.guard import SHARED
 from libmh.notify import notify, watchdog_seconds
 from libmh.providers import Providers, load
@@ -26,6 +27,7 @@ from libmh.spec import interface_of
 
 log = logging.getLogger("libmh.serve")
 STOP_SECONDS = 10.0
+CANCEL_SECONDS = 2.0
 DRAIN_SECONDS = 5.0
 RECHECK_SECONDS = 5.0
 
@@ -53,7 +55,10 @@ def server_for(url: str) -> Server:
         raise InvalidArguments(
             f"'{url}' is not the URL of a broker: expected {', '.join(SERVERS)}://host:port"
         )
-    server: Server = import_module(SERVERS[scheme]).serve
+    try:
+        server: Server = import_module(SERVERS[scheme]).serve
+    except ImportError as error:
+        raise not_installed(scheme, error) from error
     return server
 
 
@@ -76,7 +81,8 @@ class Process:
         """Say once, on stdout and to the service manager, that calls are answered from now on."""
         if not self._announced:
             self._announced = True
-            print(f"ready: {self.name} {text}", flush=True)
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                print(f"ready: {self.name} {text}", flush=True)
             notify(f"READY=1\nSTATUS={text}")
 
     def status(self, text: str) -> None:
@@ -99,13 +105,12 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
     """Run a command until it is told to stop. 0: ended in an orderly way; 1: could not go on, one sentence
     on stderr; 2: usage."""
     parser = parser_for(command)
-    options = parser.parse_args(argv)
-    config = _configure(parser, command, options, argv)
+    options, config = options_and_tables(parser, argv, command.tables)
     _log_to_stderr(options.log_level)
     try:
         return asyncio.run(_run(Process(command.name, options, config), command))
-    except Problem as problem:
-        print(f"{command.name}: {problem}", file=sys.stderr)
+    except (Problem, OSError) as error:  # OSError: a port in use, a directory that cannot be made ...
+        print(f"{command.name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -121,59 +126,6 @@ def parser_for(command: Command) -> argparse.ArgumentParser:
     parser.add_argument("--log-level", choices=LEVELS, default="info", help="how much to say on stderr")
     command.add_options(parser)
     return parser
-
-
-def default_state() -> str:
-    """Systemd's STATE_DIRECTORY, /var/lib/matahari for root, the XDG state directory for anybody else."""
-    given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    if given:
-        return given
-    if os.geteuid() == 0:
-        return "/var/lib/matahari"
-    return str(Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "matahari")
-
-
-def _configure(
-    parser: argparse.ArgumentParser,
-    command: Command,
-    options: argparse.Namespace,
-    argv: Sequence[str] | None,
-) -> Mapping[str, Any]:
-    """Let the file's values stand where the command line says nothing, and answer the file's tables."""
-    if options.config is None:
-        return {}
-    import tomllib
-
-    try:
-        with Path(options.config).open("rb") as file:
-            values = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        _refuse(parser, f"cannot read the configuration '{options.config}': {error}")
-    tables = {name: value for name, value in values.items() if isinstance(value, dict)}
-    for name in tables.keys() - command.tables:
-        _refuse(parser, f"'{options.config}': there is no table [{name}] here")
-    arguments = [
-        word
-        for name, value in values.items()
-        if name not in tables
-        for word in _as_arguments(parser, options.config, name, value)
-    ]
-    # the file's words come first, so that the command line's win
-    parser.parse_args([*arguments, *(sys.argv[1:] if argv is None else argv)], options)
-    return tables
-
-
-def _as_arguments(parser: argparse.ArgumentParser, path: str, name: str, value: object) -> list[str]:
-    option = f"--{name}"
-    if option not in parser._option_string_actions or name in ("config", "help", "version"):  # noqa: SLF001 - argparse has no other way to ask
-        _refuse(parser, f"'{path}': there is no option '{name}'")
-    if isinstance(value, bool):
-        return [option] if value else []
-    return [word for each in (value if isinstance(value, list) else [value]) for word in (option, str(each))]
-
-
-def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    parser.error(message)
 
 
 def _log_to_stderr(level: str) -> None:
@@ -197,6 +149,10 @@ async def _run(process: Process, command: Command) -> int:
             await asyncio.wait({body}, timeout=STOP_SECONDS)
         if not body.done():
             log.warning("did not end within %g s, leaving", STOP_SECONDS)
+            body.cancel()
+            await asyncio.wait({body}, timeout=CANCEL_SECONDS)
+            if not body.done():
+                os._exit(1)  # asyncio.run would wait for it for ever
             return 1
         body.result()
     finally:
@@ -281,8 +237,19 @@ async def heartbeats(agent: HostAgent, stop: asyncio.Event) -> None:
 
 
 async def _guarded(key: str, function: Callable[[], Any]) -> Any:
+    """What the function answers, or None: a failure is logged, and met again next time."""
     try:
-        return await asyncio.wait_for(asyncio.wrap_future(SHARED.submit(key, function)), RECHECK_SECONDS)
-    except (Problem, TimeoutError) as error:
-        log.warning("%s: %s, ignoring", key, error)
+        work = asyncio.wrap_future(SHARED.submit(key, function, RECHECK_SECONDS))
+    except Problem as problem:  # the one before has not come back
+        log.warning("%s: %s, ignoring", key, problem)
         return None
+    await asyncio.wait({work}, timeout=RECHECK_SECONDS)
+    error = TimeoutError("too slow") if not work.done() else work.exception()
+    if error is not None:
+        log.warning("%s: %s, ignoring", key, error, exc_info=None if _expected(error) else error)
+        return None
+    return work.result()
+
+
+def _expected(error: BaseException) -> bool:
+    return isinstance(error, Problem | OSError)
