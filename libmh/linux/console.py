@@ -6,6 +6,7 @@ import os
 
 from libmh.context import Root, unreadable
 from libmh.errors import BackendFailed, NotAuthorized, NotImplementedHere, Problem
+from libmh.linux import sysfs
 
 CONSOLES = ("/dev/tty0", "/dev/console")
 KDMKTONE = 0x4B30
@@ -16,14 +17,15 @@ MILLISECONDS = 1000
 
 def beep(root: Root) -> None:
     """One second of 440 Hz; returns while it still sounds. `not-implemented` where there is no console."""
-    reason: Problem = NotImplementedHere("this host has no console", source=CONSOLES[0])
+    refused: Problem = NotImplementedHere("this host has no console", source=CONSOLES[0])
     for name in CONSOLES:
-        try:
-            _tone(root, name)
-            return
-        except Problem as problem:
-            reason = problem if not isinstance(reason, NotAuthorized) else reason
-    raise reason
+        if sysfs.exists(root, name):
+            try:
+                _tone(root, name)
+                return
+            except Problem as problem:  # the other one may still be a real console
+                refused = problem
+    raise refused
 
 
 def _tone(root: Root, name: str) -> None:

@@ -2,7 +2,7 @@
 
 import os
 
-from libmh.context import Root
+from libmh.context import Root, unreadable
 from libmh.linux.sysfs import MAX_CHILDREN
 
 # the ancestor's words: its `idle` is a process in uninterruptible sleep
@@ -11,11 +11,14 @@ ENOUGH = 512  # of a line: the name has at most 64 bytes
 
 
 def statistics(root: Root) -> dict[str, int]:
-    """Counts under `total` and the words of STATES; other states count in `total` alone. Raises `OSError`
+    """Counts under `total` and the words of STATES; other states count in `total` alone. `not-implemented`
     without /proc."""
     counts = dict.fromkeys(("total", *STATES.values()), 0)
     proc = str(root.path("/proc"))
-    names = [name for name in os.listdir(proc) if name.isdecimal()]  # noqa: PTH208 - it is read every few seconds
+    try:
+        names = [name for name in os.listdir(proc) if name.isdecimal()]  # noqa: PTH208 - read every few seconds
+    except OSError as error:
+        raise unreadable("/proc", error) from error
     for name in names[:MAX_CHILDREN]:
         state = _state(f"{proc}/{name}/stat")
         if state:
