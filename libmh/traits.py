@@ -80,6 +80,11 @@ FLAGS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {"x86_64": X86, "i686": X86, "i386": X86, "aarch64": AARCH64}
 )
 """By architecture and flag."""
+KNOWN = frozenset(
+    {HYPERTHREADING, SOLID_DISK, ROTATING_DISK, *ARCHITECTURES.values()}
+    | {trait for table in FLAGS.values() for names in table.values() for trait in names}
+)
+"""All that a host may report."""
 
 
 def of_flags(arch: str, flags: Iterable[object]) -> set[str]:

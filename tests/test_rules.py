@@ -1,0 +1,184 @@
+"""Rules from TOML: what they may say, and that every fault is named with its line."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libmh.errors import InvalidArguments
+from mh_conductor.rules import load, parse
+
+GOOD = """
+[[rule]]
+name = "big"
+description = "for people"
+aggregate = "big-{arch}"
+traits = ["HW_CPU_X86_AVX2", "!HW_CPU_HYPERTHREADING"]
+requirements = { memory_gib = [">= 16", "<= 63"], os_id = "debian" }
+metadata = { arch = "{arch}", "trait:HW_CPU_X86_AVX2" = "required", literal = "{{x}}" }
+zone = "az-{arch}"
+"""
+
+
+def test_a_rule_says_what_it_was_given() -> None:
+    rule = parse(GOOD).rules[0]
+    assert (rule.name, rule.aggregate.names, rule.aggregate.render({"arch": "x86_64"})) == (
+        "big",
+        ("arch",),
+        "big-x86_64",
+    )
+    assert [(c.fact, c.requirement.text) for c in rule.conditions] == [
+        ("memory_gib", ">= 16"),
+        ("memory_gib", "<= 63"),
+        ("os_id", "debian"),
+    ]
+    assert rule.traits == ("HW_CPU_X86_AVX2", "!HW_CPU_HYPERTHREADING")
+    assert {key: each.render({"arch": "a"}) for key, each in rule.templates.items()} == {
+        "arch": "a",
+        "trait:HW_CPU_X86_AVX2": "required",
+        "literal": "{x}",
+        "availability_zone": "az-a",
+    }
+
+
+def test_the_shipped_rules_are_sound() -> None:
+    rules = load("default")
+    assert len(rules.rules) >= 10
+    assert rules.warnings == ()
+    assert rules.digest != parse(GOOD).digest
+
+
+def fault(text: str) -> str:
+    with pytest.raises(InvalidArguments) as caught:
+        parse(text, "f.toml")
+    return caught.value.message
+
+
+HEAD = '[[rule]]\nname = "a"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("rule = 3", "f.toml:1: expected [[rule]] tables"),
+        ("[rule]\nname = 'a'", "f.toml:1: expected [[rule]] tables"),
+        ("[[rule]\n", "at line 1"),
+        ("\nother = 1", "f.toml:2: unknown key 'other'"),
+        (HEAD, "f.toml:1: 'aggregate' is missing"),
+        (HEAD + "aggregate = 3", "f.toml:3: aggregate: expected a string, got 3"),
+        (HEAD + 'aggregate = ""', "f.toml:3: aggregate: expected a string, got ''"),
+        (HEAD + 'aggregate = " a"', "f.toml:3: aggregate: expected no blank"),
+        (HEAD + f'aggregate = "{"a" * 256}"', "f.toml:3: aggregate: expected 1 to 255"),
+        (HEAD + 'aggregate = "a\\u0007"', "f.toml:3: aggregate: expected printable"),
+        (HEAD + 'aggregate = "a{os_id"', "f.toml:3: aggregate: 'a{os_id': expected '}'"),
+        (HEAD + 'aggregate = "a{}"', "f.toml:3: aggregate: 'a{}': expected only the names"),
+        (HEAD + 'aggregate = "a{os!r}"', "f.toml:3: aggregate: 'a{os!r}': expected only the names"),
+        (HEAD + 'aggregate = "a{os:>9}"', "f.toml:3: aggregate: 'a{os:>9}': expected only the names"),
+        (HEAD + 'aggregate = "a{os.id}"', "expected only the names"),
+        (HEAD + 'aggregate = "a"\nwrong = 1', "f.toml:4: unknown key 'wrong'"),
+        (HEAD + 'aggregate = "a"\ntraits = ["avx2"]', "f.toml:4: traits: expected names like"),
+        (HEAD + 'aggregate = "a"\ntraits = 4', "f.toml:4: traits: expected names like"),
+        (HEAD + 'aggregate = "a"\nrequirements = 4', "f.toml:4: requirements: expected a table"),
+        (HEAD + 'aggregate = "a"\n[rule.requirements]\narch = 4', "f.toml:5: requirements.arch: expected"),
+        (HEAD + 'aggregate = "a"\nrequirements.arch = []', "f.toml:4: requirements.arch: expected"),
+        (HEAD + 'aggregate = "a"\n[rule.metadata]\n"a/b" = "x"', "f.toml:5: metadata key 'a/b'"),
+        (HEAD + 'aggregate = "a"\n[rule.metadata]\na = 1', "f.toml:5: metadata.a: expected a string"),
+        (
+            HEAD + f'aggregate = "a"\n[rule.metadata]\na = "{"x" * 256}"',
+            "f.toml:5: metadata.a: expected at most",
+        ),
+        (HEAD + 'aggregate = "a"\n[rule.metadata]\na = "{arch}"', "f.toml:5: metadata.a: {arch} must be in"),
+        (
+            HEAD + 'aggregate = "a"\nmetadata.availability_zone = "z"',
+            "f.toml:4: metadata.availability_zone: write",
+        ),
+        (HEAD + 'aggregate = "a"\nzone = "z "', "f.toml:4: zone: expected no blank"),
+        (HEAD + 'aggregate = "a"\nzone = "{arch}"', "f.toml:4: zone: {arch} must be in"),
+        (HEAD + 'aggregate = "a"\n' + HEAD + 'aggregate = "b"', "f.toml:5: name 'a' is taken"),
+        (
+            HEAD + 'aggregate = "a"\n[[rule]]\nname = "b"\naggregate = "a"',
+            "f.toml:6: aggregate 'a' is taken",
+        ),
+    ],
+)
+def test_a_fault_is_named_with_its_line(text: str, says: str) -> None:
+    assert says in fault(text)
+
+
+def test_all_faults_are_told_at_once() -> None:
+    text = HEAD + 'bad = 1\naggregate = "a"\nzone = 3\n' + '[[rule]]\nname = "b"\nworse = 2\n'
+    known = "name, description, aggregate, requirements, traits, metadata, zone"
+    assert fault(text).split("; ") == [
+        f"f.toml:3: unknown key 'bad': expected {known}",
+        "f.toml:5: zone: expected a string, got 3",
+        f"f.toml:8: unknown key 'worse': expected {known}",
+        "f.toml:6: 'aggregate' is missing",
+    ]
+
+
+def test_very_many_faults_are_counted() -> None:
+    assert fault("[[rule]]\n" * 30).endswith("; and 40 more")
+
+
+def test_too_many_rules_are_refused() -> None:
+    assert "at most 1000 rules, got 1001" in fault("[[rule]]\n" * 1001)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('requirements.memory_gib = "= 16"', "f.toml:4: requirements.memory_gib: '= 16' means 'at least'"),
+        (
+            'requirements.memory_gib = ">=16"',
+            "f.toml:4: requirements.memory_gib: '>=16' is compared as text",
+        ),
+        (
+            'requirements.cpu_flag = "<in> aes"',
+            "f.toml:4: no agent of this version tells the fact 'cpu_flag', did",
+        ),
+        (
+            'traits = ["HW_CPU_X86_AVX512"]',
+            "no agent of this version reports the trait 'HW_CPU_X86_AVX512', did",
+        ),
+    ],
+)
+def test_what_seems_to_mean_something_else_is_warned_of(line: str, says: str) -> None:
+    (warning,) = parse(HEAD + 'aggregate = "a"\n' + line, "f.toml").warnings
+    assert says in warning
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "rules.toml"
+    with pytest.raises(InvalidArguments, match=r"rules\.toml': No such file"):
+        load(str(file))
+    file.write_bytes(b"\xff")
+    with pytest.raises(InvalidArguments, match="not UTF-8"):
+        load(str(file))
+    file.write_text("#" * (1 << 21))
+    with pytest.raises(InvalidArguments, match="longer than"):
+        load(str(file))
+    file.write_text(GOOD)
+    assert len(load(str(file)).rules) == 1
+
+
+keys = st.sampled_from(["name", "aggregate", "requirements", "traits", "metadata", "zone", "x"])
+values = st.recursive(
+    st.sampled_from(['"a"', '"{arch}"', '"{"', "3", "true", "1979-05-27", '""']),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
+        | inner.map(lambda item: f"{{ a = {item}, arch = {item} }}")
+    ),
+    max_leaves=4,
+)
+
+
+@given(st.lists(st.dictionaries(keys, values), max_size=3))
+def test_nothing_but_a_refusal_comes_of_nonsense(tables: list[dict[str, str]]) -> None:
+    text = "".join("[[rule]]\n" + "".join(f"{k} = {v}\n" for k, v in table.items()) for table in tables)
+    said = ""
+    try:
+        taken = len(parse(text).rules)
+    except InvalidArguments as refused:
+        said, taken = refused.message, 0
+    assert "rules:" in said or taken == len(tables)
