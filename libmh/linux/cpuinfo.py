@@ -8,6 +8,7 @@ from libmh.context import Root
 
 CPUINFO = "/proc/cpuinfo"
 MAX_CPUINFO = 1 << 24  # 1.5 kB a processor
+MAX_VALUE = 16_384
 UNKNOWN = "unknown"
 
 # MIDR_EL1's implementers and parts (Arm's technical reference manuals): arm64 gives no name
@@ -80,7 +81,7 @@ def _entries(text: str) -> Iterator[tuple[str, str]]:
     for line in text.splitlines():
         key, colon, value = line.partition(":")
         if colon:
-            yield key.strip().lower(), " ".join(value.split())
+            yield key.strip().lower(), " ".join(value.split())[:MAX_VALUE]
 
 
 def _threads(entries: tuple[tuple[str, str], ...]) -> int:
