@@ -68,6 +68,7 @@ class Session:
             for place in surface.places.values()
             for interface in place.interfaces
         }
+        self._sizes: dict[tuple[str, str], int] = {}
         bus.on_call(self.handle)
 
     def handle(self, message: Message) -> None:
@@ -194,11 +195,16 @@ class Session:
         body: dict[str, Any] = {}
         size = 0
         for interface, values in zip(names, found, strict=True):
-            entries = self._properties[path, interface]
+            entries, changed = self._properties[path, interface], False
             for name, plain in values.items() if isinstance(values, dict) else ():
                 entry = entries[name]
-                body[name] = entry.encoded(plain)
-                size += entry.size
+                if plain is not entry.plain:
+                    entry.encoded(plain)
+                    changed = True
+                body[name] = entry.held
+            if changed:
+                self._sizes[path, interface] = sum(entry.size for entry in entries.values())
+            size += self._sizes.get((path, interface), 0)
         if size > MAX_REPLY:
             raise Failed(f"the properties of '{path}' take {size} bytes, too large for D-Bus: Get them")
         return body

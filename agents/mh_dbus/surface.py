@@ -36,17 +36,17 @@ class Property:
     request: Request
     signature: str
     _encode: Encoder
-    _plain: object = NOTHING_YET
-    _held: Any = None
+    plain: object = NOTHING_YET
+    held: Any = None
     size: int = 0
 
     def encoded(self, plain: Plain) -> Any:
         """The value as a variant. Raises `Failed` when it is too large for a message."""
-        if plain is not self._plain:
+        if plain is not self.plain:
             self.size = checked_size(plain, self.member.action)
-            self._held = variant(self.signature, self._encode(plain))
-            self._plain = plain
-        return self._held
+            self.held = variant(self.signature, self._encode(plain))
+            self.plain = plain
+        return self.held
 
 
 @dataclass(frozen=True, slots=True)
