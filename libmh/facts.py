@@ -44,7 +44,7 @@ class Facts:
             Request(self._bound.interface.name, member.name, Verb.GET, id=""), self._bound, member, (), {}
         )
         try:
-            return self._guard.submit(member.action, lambda: run(call))
+            return self._guard.submit(member.action, lambda: run(call), member.deadline)
         except Problem as problem:
             return self._failure(member, problem)
 

@@ -1,10 +1,10 @@
 """Mounted filesystems with their sizes. A dead one costs its own record, never the others'."""
 
+import contextlib
 import logging
 import os
-import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent import futures
 from dataclasses import replace
 
 from libmh.api.host import FactStatus, Filesystem
@@ -34,45 +34,49 @@ def read(
     if len(found) > MAX_LISTED:
         log.warning("there are %d filesystems, listing %d", len(found), MAX_LISTED)
     listed = found[:MAX_LISTED]
-    end = time.monotonic() + deadline
-    probes = [_Probe(mount, root, statvfs, guard) for mount in listed]
-    return [probe.record(end) for probe in probes]
+    probes = [_Probe(mount, root, statvfs, guard, deadline) for mount in listed]
+    asked = [probe.future for probe in probes if probe.future is not None]
+    _, late = futures.wait(asked, deadline)
+    for future in late:
+        future.cancel()  # what has not begun: else each would hang in its turn when one is given up
+    return [probe.record() for probe in probes]
 
 
 class _Probe:
     """One statvfs(3) under way, under its own key: while it hangs, no second one starts."""
 
-    def __init__(self, mount: Mount, root: Root, statvfs: StatVfs, guard: Guard) -> None:
+    def __init__(self, mount: Mount, root: Root, statvfs: StatVfs, guard: Guard, deadline: float) -> None:
+        self.future: futures.Future[os.statvfs_result] | None = None
         self._mount = mount
         self._guard = guard
         self._key = f"statvfs {mount.point}"
         self._status = FactStatus.UNSUPPORTED if mount.untouchable else FactStatus.TIMEOUT
-        self._future: Future[os.statvfs_result] | None = None
         if not mount.untouchable:
             place = str(root.path(mount.point))
-            try:
-                self._future = guard.submit(self._key, lambda: statvfs(place))
-            except Problem:  # an earlier one still hangs, or too many do
-                return
+            with contextlib.suppress(Problem):  # an earlier one still hangs, or too many do
+                self.future = guard.submit(self._key, lambda: statvfs(place), deadline)
 
-    def record(self, end: float) -> Filesystem:
+    def record(self) -> Filesystem:
+        """What is known now."""
         mount = self._mount
         listed = Filesystem(
             mount.point[:MAX_TEXT], mount.source[:MAX_TEXT], mount.type, mount.read_only, self._status
         )
-        if self._future is None:
+        if self.future is None or self.future.cancelled():
             return listed
-        try:
-            sizes = self._future.result(max(0.0, end - time.monotonic()))
-        except TimeoutError:
-            self._guard.abandon(self._key, self._future)
+        if not self.future.done():
+            self._guard.abandon(self._key, self.future)
             return listed
-        except PermissionError:
-            return replace(listed, status=FactStatus.DENIED)
-        except OSError as error:  # gone meanwhile, or a broken disk
-            log.info("'%s' cannot be measured: %s", mount.point, error)
-            return replace(listed, status=FactStatus.FAILED)
-        return measured(listed, sizes)
+        match self.future.exception():
+            case None:
+                return measured(listed, self.future.result())
+            case Problem():  # refused while it stood in line behind one that hangs
+                return listed
+            case PermissionError():
+                return replace(listed, status=FactStatus.DENIED)
+            case error:  # gone meanwhile, or a broken disk
+                log.info("'%s' cannot be measured: %s", mount.point, error)
+                return replace(listed, status=FactStatus.FAILED)
 
 
 def measured(listed: Filesystem, sizes: os.statvfs_result) -> Filesystem:
