@@ -17,7 +17,7 @@ import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from libmh.errors import (
     BY_DBUS_NAME,
@@ -52,7 +52,7 @@ ALLOW_INTERACTIVE_AUTHORIZATION = 0x4
 DO_NOT_QUEUE = 4
 NAME_IS_OURS = (1, 4)  # primary owner, already owner
 # what marshalling raises when a body does not fit its signature, over both libraries
-UNMARSHALLABLE = (TypeError, ValueError, OverflowError, AttributeError, struct.error)
+UNMARSHALLABLE = (TypeError, ValueError, OverflowError, AttributeError, LookupError, struct.error)
 
 STANDARD_ERROR = "org.freedesktop.DBus.Error."
 WORDS: tuple[tuple[type[Problem], str], ...] = (
@@ -68,21 +68,8 @@ PROBLEMS: Mapping[str, type[Problem]] = {
 } | {"org.freedesktop.PolicyKit1.Error.NotAuthorized": NotAuthorized}
 
 
-class Message(Protocol):
-    """A message as both libraries have it."""
-
-    path: Any
-    interface: Any
-    member: Any
-    sender: Any
-    destination: Any
-    signature: Any
-    body: Any
-    serial: Any
-    reply_serial: Any
-    error_name: Any
-    flags: Any
-    message_type: Any
+Message: TypeAlias = Any
+"""A message of either library: path interface member sender destination signature body serial flags ..."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +277,8 @@ class Bus:
         self._replies: dict[int, asyncio.Future[Message]] = {}
         self._on_call: Callable[[Message], None] | None = None
         self._on_signal: tuple[Callable[[Message], None], ...] = ()
+        self._calls = 0
+        self._places = asyncio.Semaphore(MAX_PIPELINED)
         self._unsent = 0
         self.address = address
         self.name: str = raw.unique_name
@@ -331,29 +320,40 @@ class Bus:
         """Call a method and return the values of its answer, variants unwrapped unless `raw`. Raises the
         `Problem` that an error stands for, `Timeout` after `timeout` seconds, `Unavailable` when the
         connection is lost."""
-        reply = await self._answer(
-            BusCall(destination, path, interface, member, signature, arguments), timeout, flags
-        )
+        call = BusCall(destination, path, interface, member, signature, arguments)
+        return await self.make(call, timeout=timeout, flags=flags, raw=raw)
+
+    async def make(
+        self,
+        call: BusCall,
+        *,
+        timeout: float = CALL_DEADLINE,  # noqa: ASYNC109 - as above
+        flags: int = 0,
+        raw: bool = False,
+    ) -> list[Any]:
+        """The same for a call that is written down."""
+        reply = await self._answer(call, timeout, flags)
         if reply.message_type is self._library.types.ERROR:
             raise problem_of(str(reply.error_name), _words(reply))
         return list(reply.body) if raw else [unwrap(value) for value in reply.body]
 
     async def _answer(self, call: BusCall, seconds: float, flags: int) -> Message:
-        if len(self._replies) >= MAX_OUTSTANDING:
+        if self._calls >= MAX_OUTSTANDING:
             raise Unavailable(f"{MAX_OUTSTANDING} calls are outstanding on the bus", bus=self.address)
         message = self._message(call, flags)
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._replies[message.serial] = future
+        self._calls += 1
         try:
-            self.send(message)
-            async with asyncio.timeout(seconds):
-                return await future
+            async with asyncio.timeout(seconds), self._places:
+                self._replies[message.serial] = asyncio.get_running_loop().create_future()
+                self.send(message)
+                return await self._replies[message.serial]
         except TimeoutError:
             raise Timeout(
                 f"'{call.destination}' did not answer {call.interface}.{call.member} within {seconds:g} s",
                 source=call.destination,
             ) from None
         finally:
+            self._calls -= 1
             self._replies.pop(message.serial, None)
 
     def _message(self, call: BusCall, flags: int) -> Message:
@@ -508,8 +508,16 @@ def _words(reply: Message) -> str:
     return reply.body[0] if reply.body and isinstance(reply.body[0], str) else ""
 
 
-@functools.cache
+STARTING = threading.Lock()
+
+
 def _background() -> asyncio.AbstractEventLoop:
+    with STARTING:  # a cache alone would let two threads start two
+        return _loop()
+
+
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
     # one loop in one daemon thread, for all the blocking clients of the process
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="bus", daemon=True).start()
@@ -562,36 +570,26 @@ class SystemBus:
             asyncio.run_coroutine_threadsafe(bus.close(), _background()).result(2 * GRACE)
 
     async def _all(self, calls: Sequence[BusCall], seconds: float) -> list[list[Any] | Problem]:
-        places = asyncio.Semaphore(MAX_PIPELINED)
         end = asyncio.get_running_loop().time() + seconds
-
-        async def one(bus: Bus, call: BusCall) -> list[Any] | Problem:
-            async with places:
-                left = end - asyncio.get_running_loop().time()
-                try:
-                    return await bus.call(
-                        call.destination,
-                        call.path,
-                        call.interface,
-                        call.member,
-                        call.signature,
-                        call.arguments,
-                        timeout=max(left, 0.0),
-                    )
-                except Problem as problem:
-                    return problem
-
         try:
             bus = await self._connected(seconds)
         except Problem as problem:
             return [problem for _ in calls]
-        return list(await asyncio.gather(*(one(bus, call) for call in calls)))
+        left = max(end - asyncio.get_running_loop().time(), 0.0)
+        return list(await asyncio.gather(*(_outcome(bus, call, left) for call in calls)))
 
     async def _connected(self, seconds: float) -> Bus:
         async with self._connecting:
             if self._bus is None or not self._bus.connected:
                 self._bus = await connect(self._address, timeout=min(seconds, CONNECT_DEADLINE))
             return self._bus
+
+
+async def _outcome(bus: Bus, call: BusCall, seconds: float) -> list[Any] | Problem:
+    try:
+        return await bus.make(call, timeout=seconds)
+    except Problem as problem:
+        return problem
 
 
 @functools.cache

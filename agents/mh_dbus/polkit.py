@@ -8,6 +8,7 @@ is a refusal.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +29,8 @@ DECISION_SECONDS = 20.0
 DIALOG_SECONDS = 120.0
 CANCEL_SECONDS = 5.0
 MAX_DETAIL = 1024
+MAX_DIALOGS = 48  # each is a pending answer of the one connection, which may have some hundred
+MAX_DIALOGS_PER_USER = 8
 
 
 class Polkit:
@@ -36,6 +39,7 @@ class Polkit:
     def __init__(self) -> None:
         self._bus: Bus | None = None
         self._interactive: set[str] = set()
+        self._dialogs: Counter[int] = Counter()
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
 
     def attach(self, bus: Bus | None) -> None:
@@ -70,10 +74,7 @@ class Polkit:
             )
         details = {name: value[:MAX_DETAIL] for name, value in objects.items()} | {"member": member.name}
         try:
-            if request.id in self._interactive:
-                allowed, challenge = await self._dialog(bus, request, member.action, details)
-            else:
-                allowed, challenge = await _check(bus, request, member.action, details, "")
+            allowed, challenge = await self._decide(bus, request, member.action, details)
         except Problem as problem:  # polkit is absent, slow, or does not know the action
             log.warning("polkit did not decide about '%s': %s", member.action, problem)
             raise NotAuthorized(
@@ -81,6 +82,22 @@ class Polkit:
             ) from problem
         if not allowed:
             raise _refusal(member.action, challenge=challenge)
+
+    async def _decide(
+        self, bus: Bus, request: Request, action: str, details: Mapping[str, str]
+    ) -> tuple[bool, bool]:
+        if request.id not in self._interactive:
+            return await _check(bus, request, action, details, "")
+        uid = request.caller.uid or 0
+        if self._dialogs.total() >= MAX_DIALOGS or self._dialogs[uid] >= MAX_DIALOGS_PER_USER:
+            raise NotAuthorized("too many dialogs are open", action=action)
+        self._dialogs[uid] += 1
+        try:
+            return await self._dialog(bus, request, action, details)
+        finally:
+            self._dialogs[uid] -= 1
+            if not self._dialogs[uid]:
+                del self._dialogs[uid]
 
     async def _dialog(
         self, bus: Bus, request: Request, action: str, details: Mapping[str, str]
