@@ -34,14 +34,14 @@ class Owned:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An aggregate as it is. `members` counts its hosts; `rival_zones` are the zones that its members have
-    through other aggregates."""
+    """An aggregate as it is. `others`: it has hosts beside the one that is planned for; `rival_zones`: the
+    zones that its members have through other aggregates."""
 
     name: str
     owner: str | None
     binding: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Owned] = field(default_factory=dict)
-    members: int = 0
+    others: bool = False
     rival_zones: frozenset[str] = frozenset()
 
     @property
@@ -112,7 +112,7 @@ def orphans(rules: RuleSet, aggregates: Mapping[str, Known]) -> tuple[Change, ..
     """Delete the empty aggregates that nobody wants any more: their rule is gone, or made them for a
     fact that no host has now, and nobody added anything by hand."""
     known = rules.by_name()
-    empty = (each for each in aggregates.values() if not each.members)
+    empty = (each for each in aggregates.values() if not each.others)
     return tuple(_deletion(each) for each in empty if _disposable(each, known))
 
 
@@ -188,7 +188,7 @@ class _Planner:
         why = f"{host} is no longer in {name} because {self._departure(verdict, membership.owner)}"
         yield Change(Kind.HOST_REMOVED, name, membership.owner, why, host, evidence=shown)
         aggregate = self._current.aggregates[name]
-        if aggregate.members <= 1 and _disposable(aggregate, self._rules):
+        if not aggregate.others and _disposable(aggregate, self._rules):
             yield _deletion(aggregate)
 
     def _of(self, owner: str) -> Verdict | None:

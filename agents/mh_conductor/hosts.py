@@ -1,0 +1,178 @@
+"""The inventory: the last report of every host, and which boots of it are over."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, select, update
+
+from libmh.api.aggregates import FleetHost
+from libmh.errors import Conflict, InvalidArguments, NotFound
+from mh_conductor.tables import AGGREGATES, BOOTS, HOSTS, MEMBERS
+
+MAX_BOOTS = 16
+MAX_NAMED = 5
+
+_FIND = select(
+    HOSTS.c.uuid, HOSTS.c.hostname, HOSTS.c.boot_id, HOSTS.c.sequence, HOSTS.c.generation, HOSTS.c.digest
+).where(HOSTS.c.uuid == bindparam("host"))
+# whoever wrote in between has changed one of the two
+_UNCHANGED = and_(
+    HOSTS.c.uuid == bindparam("host"),
+    HOSTS.c.generation == bindparam("was_generation"),
+    HOSTS.c.sequence == bindparam("was_sequence"),
+)
+_TOUCH = (
+    update(HOSTS)
+    .where(_UNCHANGED)
+    .values(sequence=bindparam("new_sequence"), last_seen=bindparam("now"), report=bindparam("text"))
+)
+_REPLACE = update(HOSTS).where(_UNCHANGED)
+_OVER = select(exists().where(BOOTS.c.host == bindparam("host"), BOOTS.c.boot_id == bindparam("boot")))
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What decides about the next report of a host."""
+
+    uuid: str
+    hostname: str
+    boot_id: str
+    sequence: int
+    generation: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A report as it is kept: `digest` is the same while it tells nothing new, `text` is its JSON."""
+
+    uuid: str
+    hostname: str
+    boot_id: str
+    sequence: int
+    agent_version: str
+    facts: int
+    traits: int
+    digest: str
+    text: str
+
+
+def standing(connection: Connection, uuid: str) -> Standing | None:
+    """None for a host that never reported."""
+    row = connection.execute(_FIND, {"host": uuid}).one_or_none()
+    return Standing(*row) if row else None
+
+
+def is_over(connection: Connection, uuid: str, boot_id: str) -> bool:
+    """Whether a boot of a host came before the one that it last reported from."""
+    return bool(connection.execute(_OVER, {"host": uuid, "boot": boot_id}).scalar())
+
+
+def touch(connection: Connection, was: Standing, arrival: Arrival, now: int) -> None:
+    """Keep a report that tells nothing new. Raises `Conflict`."""
+    values = {"new_sequence": arrival.sequence, "now": now, "text": arrival.text, **_expected(was)}
+    _require_one(connection.execute(_TOUCH, values).rowcount, was)
+
+
+def put(connection: Connection, was: Standing | None, arrival: Arrival, now: int) -> int:
+    """Keep a report that tells something new; answers the host's generation. Raises `Conflict`."""
+    values = {
+        "hostname": arrival.hostname,
+        "boot_id": arrival.boot_id,
+        "sequence": arrival.sequence,
+        "generation": was.generation + 1 if was else 1,
+        "last_seen": now,
+        "agent_version": arrival.agent_version,
+        "facts": arrival.facts,
+        "traits": arrival.traits,
+        "digest": arrival.digest,
+        "report": arrival.text,
+    }
+    if was is None:
+        connection.execute(insert(HOSTS), {"uuid": arrival.uuid, "first_seen": now, **values})
+        return 1
+    done = connection.execute(_REPLACE.values(values), _expected(was))
+    _require_one(done.rowcount, was)
+    if was.boot_id != arrival.boot_id:
+        _retire(connection, was, now)
+    return was.generation + 1
+
+
+def _expected(was: Standing) -> dict[str, str | int]:
+    return {"host": was.uuid, "was_generation": was.generation, "was_sequence": was.sequence}
+
+
+def _require_one(rows: int, was: Standing) -> None:
+    if rows != 1:
+        raise Conflict(f"host '{was.uuid}' is no longer of generation {was.generation}")
+
+
+def _retire(connection: Connection, was: Standing, now: int) -> None:
+    connection.execute(insert(BOOTS), {"host": was.uuid, "boot_id": was.boot_id, "ended": now})
+    latest = select(BOOTS.c.boot_id).where(BOOTS.c.host == was.uuid)
+    kept = latest.order_by(BOOTS.c.ended.desc(), BOOTS.c.boot_id).limit(MAX_BOOTS)
+    connection.execute(delete(BOOTS).where(BOOTS.c.host == was.uuid, BOOTS.c.boot_id.not_in(kept)))
+
+
+def resolve(connection: Connection, host: str) -> Standing:
+    """The host of a UUID or a name. Raises `NotFound`; `InvalidArguments` where several have the name."""
+    found = standing(connection, host)
+    if found:
+        return found
+    query = select(HOSTS.c.uuid).where(HOSTS.c.hostname == host).order_by(HOSTS.c.uuid).limit(MAX_NAMED + 1)
+    uuids = connection.execute(query).scalars().all()
+    if not uuids:
+        raise NotFound(f"no host '{host}' has reported", host=host)
+    if len(uuids) > 1:
+        listed = ", ".join(uuids[:MAX_NAMED]) + (", ..." if len(uuids) > MAX_NAMED else "")
+        raise InvalidArguments(
+            f"host: '{host}' is the name of several hosts, say which: {listed}", argument="host"
+        )
+    (uuid,) = uuids
+    again = standing(connection, uuid)
+    if again is None:
+        raise NotFound(f"no host '{host}' has reported", host=host)
+    return again
+
+
+def report_text(connection: Connection, uuid: str) -> str:
+    """The JSON of a host's last report."""
+    text: str = connection.execute(select(HOSTS.c.report).where(HOSTS.c.uuid == uuid)).scalar_one()
+    return text
+
+
+def uuids(connection: Connection) -> Sequence[str]:
+    """Every host."""
+    return connection.execute(select(HOSTS.c.uuid).order_by(HOSTS.c.uuid)).scalars().all()
+
+
+def listing(connection: Connection) -> list[FleetHost]:
+    """The inventory, by host name."""
+    columns = (
+        *(HOSTS.c.uuid, HOSTS.c.hostname, HOSTS.c.boot_id, HOSTS.c.sequence, HOSTS.c.generation),
+        *(HOSTS.c.first_seen, HOSTS.c.last_seen, HOSTS.c.agent_version, HOSTS.c.facts, HOSTS.c.traits),
+    )
+    places = _places(connection)
+    rows = connection.execute(select(*columns).order_by(HOSTS.c.hostname, HOSTS.c.uuid))
+    return [_fleet_host(row, places.get(row.uuid, [])) for row in rows]
+
+
+def _fleet_host(row: Row[*tuple[str | int, ...]], aggregates: list[str]) -> FleetHost:
+    return FleetHost(**row._asdict(), aggregates=aggregates)
+
+
+def _places(connection: Connection) -> Mapping[str, list[str]]:
+    query = (
+        select(MEMBERS.c.host, AGGREGATES.c.name)
+        .join(AGGREGATES, AGGREGATES.c.id == MEMBERS.c.aggregate)
+        .order_by(AGGREGATES.c.name)
+    )
+    places: dict[str, list[str]] = {}
+    for host, name in connection.execute(query):
+        places.setdefault(host, []).append(name)
+    return places
+
+
+def count(connection: Connection) -> int:
+    """How many hosts there are."""
+    return connection.execute(select(func.count()).select_from(HOSTS)).scalar_one()
