@@ -157,7 +157,7 @@ class Probe(Protocol):
     @event()
     def announced(self, outer: Outer, maybe: str | None, count: U32) -> None:
         """Something was announced."""
-        ...
+        return
 
 
 OUTER = Outer(
