@@ -318,7 +318,7 @@ def take_tour(local: str, broker: str) -> tuple[str, str]:
             raise Stopped(f"this host was in no aggregate {ARRIVAL_SECONDS:g} s after its agent was ready")
     show("4. Its capability report, as the conductor has it", "--on", broker, "aggregate", "report", uuid)
     show("5. The aggregates that it joined, by rule", "--on", broker, "aggregate", "list")
-    show("6. And why", "--on", broker, "aggregate", "why", uuid, member_of[0])
+    show("6. And why", "--on", broker, "aggregate", "why", uuid)
     return uuid, member_of[0]
 
 
@@ -335,7 +335,7 @@ def suggest(local: str, broker: str, uuid: str, aggregate: str) -> None:
         ["--on", local, "services", "list"],
         ["--on", f"{broker}/{uuid}", "agent"],
         ["--on", broker, "events"],
-        ["--on", broker, "aggregate", "show", aggregate],
+        ["--on", broker, "aggregate", "why", uuid, aggregate],
     ):
         print(f"  {shlex.join([str(command), *words])}")
 
