@@ -55,6 +55,7 @@ WORDS: Mapping[Word, str] = {
     Word.TIME: "t",
 }
 NULL = "g"
+ANY = "v"
 CLOSING: Mapping[str, str] = {"(": ")", "{": "}"}
 
 
@@ -134,7 +135,7 @@ def _record_encoder(declared: RecordOf) -> Encoder:
 
     def encode(plain: Mapping[str, Plain]) -> dict[str, Any]:
         return {
-            name: variant(signature, one(plain[name]))
+            name: one(plain[name]) if signature == ANY else variant(signature, one(plain[name]))
             for name, (signature, one) in fields.items()
             if plain.get(name) is not None
         }
@@ -206,6 +207,8 @@ def _decode_variant(declared: Type, value: Any) -> Plain:
 
 
 def _decode_anything(value: Any) -> Plain:
+    if _is_variant(value):
+        return _decode_variant(Anything(), value)
     if isinstance(value, list | tuple):
         return [decode(Anything(), each) for each in value]
     if isinstance(value, dict):
