@@ -5,7 +5,6 @@ and is answered with what the store has; so is what a peer sends again because o
 """
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -16,13 +15,12 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from libmh.api.aggregates import Accepted, CapabilityReport
-from libmh.errors import Conflict
-from libmh.wire import dump
+from libmh.errors import Conflict, InvalidArguments
 from mh_conductor import hosts, registry
 from mh_conductor.hosts import Arrival, Standing
 from mh_conductor.judge import Subject, judge, subject_of
 from mh_conductor.plan import Plan, orphans, plan
-from mh_conductor.records import REPORT, report_of
+from mh_conductor.records import canonical, compact, plain_report, report_of
 from mh_conductor.registry import Done
 from mh_conductor.report_check import check, check_size
 from mh_conductor.rules import RuleSet
@@ -46,12 +44,18 @@ class Outcome:
 def arrival_of(report: CapabilityReport) -> Arrival:
     """A checked report as it is kept. Raises `InvalidArguments`."""
     check(report)
-    text = json.dumps(dump(REPORT, report, "report"), separators=(",", ":"))
-    check_size(text)
     # without the times of observation, which are new in every report
     told = {name: (fact.status, fact.value) for name, fact in report.facts.items()}
     what = [report.hostname, report.boot_id, report.agent_version, told, sorted(report.traits)]
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    try:
+        digest = hashlib.sha256(canonical(what).encode()).hexdigest()
+        text = compact(plain_report(report))
+    except TypeError as error:  # bytes: nothing else that `parse` lets through has no JSON
+        raise InvalidArguments(
+            "report.facts: expected values of text, numbers, booleans, lists and maps",
+            argument="report.facts",
+        ) from error
+    check_size(text)
     return Arrival(
         uuid=report.uuid,
         hostname=report.hostname,

@@ -4,22 +4,51 @@ import json
 from collections.abc import Iterable
 
 from libmh.api.aggregates import CapabilityReport, Evidence
+from libmh.api.host import Fact
 from libmh.declaration import type_of
+from libmh.spec import Plain
 from libmh.wire import dump, parse
 
 EVIDENCE = type_of("evidence", list[Evidence])
 REPORT = type_of("report", CapabilityReport)
+canonical = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+compact = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def as_json(shown: Iterable[Evidence]) -> str:
     """The text of evidence."""
-    return json.dumps(dump(EVIDENCE, list(shown), "evidence"), separators=(",", ":"))
+    return compact(dump(EVIDENCE, list(shown), "evidence"))
 
 
 def evidence_of(text: str) -> list[Evidence]:
     """The evidence of a text that `as_json` made."""
     found: list[Evidence] = parse(EVIDENCE, json.loads(text), "evidence")
     return found
+
+
+def plain_report(report: CapabilityReport) -> dict[str, Plain]:
+    """As `dump` makes it, by hand: a report has come through `parse` already, and many come."""
+    return {
+        "schema": report.schema,
+        "uuid": report.uuid,
+        "hostname": report.hostname,
+        "boot_id": report.boot_id,
+        "sequence": report.sequence,
+        "generation": report.generation,
+        "created": report.created,
+        "agent_version": report.agent_version,
+        "facts": {name: _plain_fact(fact) for name, fact in report.facts.items()},
+        "traits": list(report.traits),
+    }
+
+
+def _plain_fact(fact: Fact) -> dict[str, Plain]:
+    plain: dict[str, Plain] = {"status": fact.status, "source": fact.source, "observed": fact.observed}
+    if fact.value is not None:
+        plain["value"] = fact.value
+    if fact.reason is not None:
+        plain["reason"] = fact.reason
+    return plain
 
 
 def report_of(text: str) -> CapabilityReport:

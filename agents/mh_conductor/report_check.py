@@ -1,13 +1,11 @@
 """What a report may be. Hosts are the least trusted part: nothing of one that fails here is kept."""
 
 import re
-from collections.abc import Iterator
 
 from libmh.api.aggregates import CapabilityReport
 from libmh.api.host import Fact
 from libmh.capability import SCHEMA
 from libmh.errors import InvalidArguments
-from libmh.spec import Plain
 
 MAX_FACTS = 512
 MAX_TRAITS = 1024
@@ -16,7 +14,6 @@ MAX_WORD = 128
 MAX_SOURCE = 1024
 MAX_REASON = 2000
 MAX_COUNT = 2**63 - 1  # what a database's integer holds
-MAX_DEPTH = 8
 SHOWN = 60
 UUID = re.compile(r"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})")
@@ -66,17 +63,6 @@ def _check_fact(name: str, fact: Fact) -> None:
     )
     reason = fact.reason or ""
     _expect(len(reason) <= MAX_REASON, f"{where}.reason", f"at most {MAX_REASON} characters", len(reason))
-    for value in _leaves(fact.value, where, 0):
-        _expect(not isinstance(value, bytes), f"{where}.value", "text, numbers, booleans or lists", value)
-
-
-def _leaves(value: Plain, where: str, depth: int) -> Iterator[Plain]:
-    if isinstance(value, list | dict):
-        _expect(depth < MAX_DEPTH, f"{where}.value", f"nesting of at most {MAX_DEPTH}", "deeper")
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(each, where, depth + 1)
-    else:
-        yield value
 
 
 def check_size(text: str) -> None:
