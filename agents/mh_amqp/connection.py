@@ -47,7 +47,6 @@ class Connection:
         self.user = ""
         self.remote_container = ""
         self.state: object = None
-        self.delivered = 0
         self._served = served
         self._server = server
         self._links: dict[Handle, Link] = {}
@@ -330,12 +329,18 @@ class Connection:
             link.pump()
 
     def _delivery(self, event: Handle) -> None:
-        link = self._links.get(lib.pn_event_link(event))
+        handle = lib.pn_event_link(event)
+        link = self._links.get(handle)
         if type(link) is Receiver:
-            self.delivered += 1
-            link.arrived()
+            if link.open:
+                link.arrived()
+            else:  # detached on this side: what was under way is no use, but must not fill the session's window
+                while delivery := lib.pn_link_current(handle):
+                    lib.pn_delivery_settle(delivery)
         elif type(link) is Sender:
-            link.updated(lib.pn_event_delivery(event))
+            delivery = lib.pn_event_delivery(event)
+            if not link.updated(delivery) and lib.pn_link_current(handle) == delivery:
+                self.abort("the peer sent a message on a link that it receives on")
 
     def _flushed(self) -> None:
         if self._blocked:

@@ -20,7 +20,7 @@ class Limits:
     frame: int = 64 * KIB
     channels: int = 16
     links: int = 64
-    capacity: int = 1 * MIB
+    capacity: int = 16 * MIB
     message: int = 4 * MIB
     outgoing: int = 1 * MIB
     backlog: int = 10_000

@@ -74,6 +74,7 @@ class Pump(asyncio.Protocol):
         self._trusted = False
         self._scheduled = False
         self._turn = False
+        self._unanswered = 0
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     # asyncio's side
@@ -90,6 +91,8 @@ class Pump(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._turn = True
+        if self.paused:
+            self._hold_back(len(data))
         try:
             self._feed(data)
         except Refused as error:
@@ -100,6 +103,7 @@ class Pump(asyncio.Protocol):
         self._flush()
 
     def eof_received(self) -> None:
+        self.fail("", "the peer closed the socket")
         lib.pn_transport_close_tail(self._t)
         self._dispatch()
         self._flush()
@@ -110,6 +114,9 @@ class Pump(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.paused = False
+        self._unanswered = 0
+        if self._socket is not None:
+            self._socket.resume_reading()
         self.cancel("stall")
         self._flush()
         self.on_resumed()
@@ -299,6 +306,15 @@ class Pump(asyncio.Protocol):
             self.cancel("tick")
             self.later("tick", max(deadline - now, 10) / 1000, self._tick)
         self.touch()
+
+    def _hold_back(self, size: int) -> None:
+        """Who does not read what we answer may not ask for ever: answers would pile up in the engine.
+
+        Some is still read, for two peers that both wait to be read would wait for ever.
+        """
+        self._unanswered += size
+        if self._unanswered > self.limits.outgoing and self._socket is not None:
+            self._socket.pause_reading()
 
     def _handshake_late(self) -> None:
         self.fail("", f"the peer did not open within {self.limits.handshake} s")
