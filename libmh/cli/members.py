@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from libmh.call import Verb
-from libmh.cli.render import cell, table
+from libmh.cli.render import cell, show_fields, table
 from libmh.cli.session import Session, pass_session, reported, results_type
 from libmh.cli.values import from_text, placeholder, spelled
 from libmh.errors import InvalidArguments, Problem
-from libmh.spec import Argument, Effect, Interface, Kind, Member, Plain
+from libmh.spec import Argument, Effect, Interface, Kind, Member, Plain, Scalar, Type, Word
 
 UNREAD = "-"
 
@@ -66,18 +66,20 @@ def _show(session: Session, interface: Interface, names: tuple[str, ...]) -> Non
         if session.json:
             session.print(members[0].type, {m.name: values[m.name] for m in members if m.name in values})
             return
-        table(("property", "value"), [(m.name, _read_cell(session, interface, m, values)) for m in members])
+        show_fields("property", [_with_value(session, interface, member, values) for member in members])
 
     reported(session, work)
 
 
-def _read_cell(session: Session, interface: Interface, member: Member, values: dict[str, Plain]) -> str:
+def _with_value(
+    session: Session, interface: Interface, member: Member, values: dict[str, Plain]
+) -> tuple[str, Type, Plain]:
     if member.name in values:
-        return cell(member.type, values[member.name])
+        return member.name, member.type, values[member.name]
     try:  # absent from the answer for all: asked alone, it says why
-        return cell(member.type, session.ask(interface, member.name, Verb.GET))
+        return member.name, member.type, session.ask(interface, member.name, Verb.GET)
     except Problem as problem:
-        return f"{UNREAD} ({problem.word}: {problem.message})"
+        return member.name, Scalar(Word.STRING), f"{UNREAD} ({problem.word}: {problem.message})"
 
 
 def property_of(interface: Interface, name: str) -> Member:

@@ -54,7 +54,7 @@ def show(declared: Type, plain: Plain) -> None:
             keyed = [{"name": name, **each} for name, each in plain.items()]
             show_records(record.__name__, (Field("name", Scalar(Word.STRING)), *fields), keyed)
         case RecordOf(_, fields) if isinstance(plain, dict):
-            table(("field", "value"), [(f.name, cell(f.type, plain.get(f.name))) for f in fields])
+            show_fields("field", [(f.name, f.type, plain.get(f.name)) for f in fields])
         case MapOf(value) if isinstance(plain, dict):
             table(("key", "value"), [(key, cell(value, each)) for key, each in plain.items()])
         case ListOf(item) if isinstance(plain, list):
@@ -62,6 +62,25 @@ def show(declared: Type, plain: Plain) -> None:
                 print(cell(item, each))
         case _:
             print(cell(declared, plain))
+
+
+def show_fields(head: str, fields: Sequence[tuple[str, Type, Plain]]) -> None:
+    """Named values of any types: a row each, a row for each field of a record, and titled tables below them
+    for what is a table itself."""
+    rows: list[tuple[str, str]] = []
+    below: list[tuple[str, Type, Plain]] = []
+    for name, declared, plain in fields:
+        match declared:
+            case RecordOf(_, inner) if isinstance(plain, dict):
+                rows += [(f"{name}.{f.name}", cell(f.type, plain[f.name])) for f in inner if f.name in plain]
+            case ListOf(RecordOf()) | MapOf(RecordOf()) if plain:
+                below.append((name, declared, plain))
+            case _:
+                rows.append((name, cell(declared, plain)))
+    table((head, "value"), rows)
+    for name, declared, plain in below:
+        print(f"\n{name}")
+        show(declared, plain)
 
 
 def show_records(record: str, fields: Sequence[Field], plain: Sequence[Plain]) -> None:
