@@ -15,6 +15,7 @@ import pytest
 from source_tree import ROOT
 from testbed import needs
 from testbed.child import spawn, stop
+from testbed.machine import booted_host
 from waiting import wait_for
 
 TOUR = str(ROOT / "packaging" / "tour.py")
@@ -98,6 +99,23 @@ def test_the_end_of_a_daemon_ends_the_tour_in_one_sentence(tmp_path: Path) -> No
     last = output.read_text().splitlines()[-1]
     assert last.startswith("packaging/run: mh-conductor ended with status -9")
     assert "state/log/mh-conductor.log)" in last
+
+
+def test_one_tour_has_the_system_bus_and_another_goes_beside_it() -> None:
+    policies = (ROOT / "packaging" / "dbus-1" / "system.d").glob("*.conf")
+    files = {f"/usr/share/dbus-1/system.d/{path.name}": path.read_text() for path in policies}
+    with booted_host("tour", files=files) as host:
+        host.run("systemd-run", "-q", "--unit=first", sys.executable, TOUR, "--state", "/var/tmp/first")
+        wait_for(
+            lambda: UP in host.run("journalctl", "-o", "cat", "-u", "first").stdout,
+            seconds=60,
+            what="the tour",
+        )
+        assert "mh-dbus answers at system:\n" in host.run("journalctl", "-o", "cat", "-u", "first").stdout
+        second = host.python(TOUR, "--once", "--state", "/var/tmp/second", seconds=60)
+        assert "a private bus is used: the system bus says: the name" in second.stdout
+        host.run("systemctl", "stop", "first", seconds=60)
+        assert host.run("systemctl", "show", "-P", "Result", "first").stdout == "success\n"
 
 
 def test_a_step_that_fails_is_named(tmp_path: Path) -> None:
