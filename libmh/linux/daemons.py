@@ -3,6 +3,7 @@
 The D-Bus client is imported at the first call: it costs a third of the start-up of a command that needs
 none."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 SOCKET = "/run/dbus/system_bus_socket"
 DEADLINE = 10.0
-MAX_OBJECTS = 10_000
+MAX_BATCH = 1000  # a bus connection queues a few thousand calls, for all who use it
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ POWER_PROFILES = (
     ),  # before 0.20
 )
 PROPERTIES = "org.freedesktop.DBus.Properties"
+
+Question = tuple[str, str, str, tuple[str, ...]]  # object path, member, signature, arguments
 
 
 def booted(root: Root) -> bool:
@@ -85,14 +88,23 @@ class Daemon:
         self, paths: Sequence[str], interface: str, timeout: float = DEADLINE
     ) -> list[dict[str, Any] | Problem]:
         """All properties of an interface of each object, asked side by side."""
+        answers = self.ask([(path, "GetAll", "s", (interface,)) for path in paths], timeout)
+        return [answer if isinstance(answer, Problem) else answer[0] for answer in answers]
+
+    def ask(self, questions: Sequence[Question], timeout: float = DEADLINE) -> list[list[Any] | Problem]:
+        """Call org.freedesktop.DBus.Properties of many objects side by side, for at most `timeout` seconds
+        in all: what was not answered by then is the `Problem` that says so."""
         from libmh.bus import BusCall
 
-        calls = [
-            BusCall(self.place.name, path, PROPERTIES, "GetAll", "s", (interface,))
-            for path in paths[:MAX_OBJECTS]
-        ]
-        answers = self.bus.call_many(calls, timeout=timeout) if calls else []
-        return [answer if isinstance(answer, Problem) else answer[0] for answer in answers]
+        end = time.monotonic() + timeout
+        answers: list[list[Any] | Problem] = []
+        for start in range(0, len(questions), MAX_BATCH):
+            calls = [
+                BusCall(self.place.name, path, PROPERTIES, member, signature, arguments)
+                for path, member, signature, arguments in questions[start : start + MAX_BATCH]
+            ]
+            answers += self.bus.call_many(calls, timeout=max(0.0, end - time.monotonic()))
+        return answers
 
 
 def daemon(root: Root, place: Place) -> Daemon:

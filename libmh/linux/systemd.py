@@ -11,7 +11,7 @@ from typing import Any
 from libmh.api.services import Unit
 from libmh.errors import Problem, Timeout
 from libmh.linux import lsb
-from libmh.linux.daemons import PROPERTIES, Daemon
+from libmh.linux.daemons import Daemon
 
 UNIT = "org.freedesktop.systemd1.Unit"
 UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
@@ -22,6 +22,7 @@ SUFFIXES = (
 LIST_DEADLINE = 10.0
 MAX_UNITS = 10_000
 MAX_DETAILED = 2000
+FEW = 200  # above, one list of all unit files is quicker than asking for the state of each
 NOT_SET = 2**64 - 1
 MICROSECOND = 1000  # in nanoseconds
 
@@ -33,9 +34,11 @@ SINCE = {
     "deactivating": "ActiveExitTimestamp",
 }
 IDLE = ("inactive", "failed")
-ENDED = ("Type", "NRestarts", "Result", "ExecMainCode", "ExecMainStatus")
-RUNNING = ("MainPID", "MemoryCurrent", "TasksCurrent")
-WITH_CGROUP = ("Slice", "Scope", "Socket", "Mount", "Swap")
+SERVICE = ("Type", "NRestarts", "Result")
+RUNNING = ("MainPID",)
+ENDED = ("ExecMainCode", "ExecMainStatus")
+ACCOUNTED = ("MemoryCurrent", "TasksCurrent")
+WITH_CGROUP = ("Service", "Slice", "Scope", "Socket", "Mount", "Swap")
 
 Asked = tuple[str, str, str]  # object path, interface, property
 
@@ -77,38 +80,34 @@ def units(systemd: Daemon, pattern: str, state: str) -> list[Unit]:
         "ListUnitsByPatterns", "asas", [state] if state else [], patterns, timeout=LIST_DEADLINE
     )
     rows = sorted(rows)[:MAX_UNITS]
-    asked = [each for row in rows[:MAX_DETAILED] if row[2] != "not-found" for each in questions(row)]
-    told = _ask(systemd, asked)
-    return [unit(row, told.get(row[6], {})) for row in rows]
+    detailed = [row for row in rows[:MAX_DETAILED] if row[2] != "not-found"]
+    files = _file_states(systemd) if len(detailed) > FEW else {}
+    told = _ask(systemd, [each for row in detailed for each in wanted(row)])
+    if not files:
+        states = _ask(systemd, [(row[6], UNIT, "UnitFileState") for row in detailed])
+        files = {row[0]: states.get(row[6], {}).get("UnitFileState", "") for row in detailed}
+    return [unit(row, told.get(row[6], {}), file_state(row[0], files)) for row in rows]
 
 
-def questions(row: Sequence[Any]) -> list[Asked]:
+def wanted(row: Sequence[Any]) -> list[Asked]:
     """What to ask about a unit that ListUnits listed: it depends on its type and on whether it runs."""
-    path, active = row[6], row[3]
-    wanted = [
-        (UNIT, "FragmentPath"),
-        (UNIT, "UnitFileState"),
-        (UNIT, SINCE.get(active, "InactiveEnterTimestamp")),
-    ]
+    active, sub, path = row[3], row[4], row[6]
+    names = [(UNIT, "FragmentPath"), (UNIT, SINCE.get(active, "InactiveEnterTimestamp"))]
     kind = row[0].rpartition(".")[2].capitalize()
     interface = f"org.freedesktop.systemd1.{kind}"
     if kind == "Service":
-        wanted += [(interface, name) for name in ENDED]
-    if active not in IDLE and kind in ("Service", *WITH_CGROUP):
-        wanted += [(interface, name) for name in RUNNING if name != "MainPID" or kind == "Service"]
-    return [(path, interface, name) for interface, name in wanted]
+        names += [(interface, name) for name in SERVICE]
+        names += [(interface, name) for name in (RUNNING if sub == "running" else ENDED)]
+    if active not in IDLE and sub != "exited" and kind in WITH_CGROUP:
+        names += [(interface, name) for name in ACCOUNTED]
+    return [(path, interface, name) for interface, name in names]
 
 
 def _ask(systemd: Daemon, asked: list[Asked]) -> dict[str, dict[str, Any]]:
     """Answers by object path and property. What was not answered is left out: a unit may go while it is
     asked."""
-    from libmh.bus import BusCall
-
-    calls = [
-        BusCall(systemd.place.name, path, PROPERTIES, "Get", "ss", (interface, name))
-        for path, interface, name in asked
-    ]
-    answers = systemd.bus.call_many(calls, timeout=LIST_DEADLINE) if calls else []
+    questions = [(path, "Get", "ss", (interface, name)) for path, interface, name in asked]
+    answers = systemd.ask(questions, LIST_DEADLINE)
     pairs = [
         (path, name, answer[0])
         for (path, _, name), answer in zip(asked, answers, strict=True)
@@ -120,7 +119,20 @@ def _ask(systemd: Daemon, asked: list[Asked]) -> dict[str, dict[str, Any]]:
     }
 
 
-def unit(row: Sequence[Any], told: Mapping[str, Any]) -> Unit:
+def _file_states(systemd: Daemon) -> dict[str, str]:
+    """States of all unit files by name."""
+    (files,) = systemd.call("ListUnitFilesByPatterns", "asas", [], [], timeout=LIST_DEADLINE)
+    return {path.rpartition("/")[2]: state for path, state in files}
+
+
+def file_state(name: str, files: Mapping[str, str]) -> str | None:
+    """The state of a unit's file; an instance has its template's."""
+    prefix, at, instance = name.partition("@")
+    template = f"{prefix}@.{instance.rpartition('.')[2]}" if at else name
+    return files.get(name) or files.get(template) or None
+
+
+def unit(row: Sequence[Any], told: Mapping[str, Any], enablement: str | None) -> Unit:
     """A row of ListUnits with the properties that were told."""
     name, description, load, active, sub = row[:5]
     since = _number(told.get(SINCE.get(active, "InactiveEnterTimestamp")))
@@ -130,7 +142,7 @@ def unit(row: Sequence[Any], told: Mapping[str, Any]) -> Unit:
         load_state=load,
         active_state=active,
         sub_state=sub,
-        enablement=told.get("UnitFileState") or None,
+        enablement=enablement,
         type=told.get("Type") or None,
         main_pid=_number(told.get("MainPID")),
         since=since * MICROSECOND if since else None,
