@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from libmh.client import connect
     from libmh.linux.host import LinuxHost as Host
     from libmh.linux.network import LinuxNetwork as Network
+    from libmh.linux.resources import LinuxResources as Resources
     from libmh.linux.services import LinuxServices as Services
     from libmh.linux.sysconfig import LinuxSysconfig as Sysconfig
 
-__all__ = ["Host", "Network", "Services", "Sysconfig", "connect"]
+__all__ = ["Host", "Network", "Resources", "Services", "Sysconfig", "connect"]
 
 _PLACES = {"connect": ("libmh.client", "connect")} | {
     name: (f"libmh.linux.{name.lower()}", f"Linux{name}")
-    for name in ("Host", "Network", "Services", "Sysconfig")
+    for name in ("Host", "Network", "Resources", "Services", "Sysconfig")
 }
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any, TypeVar, Union
 
 from libmh.errors import InvalidArguments
 from libmh.spec import (
+    ARGUMENT_NAME,
     MEMBER_NAME,
     Anything,
     Argument,
@@ -107,8 +109,8 @@ def _member(interface: str, attribute: str, function: types.FunctionType, mark: 
     return _checked(where, member)
 
 
-def _check_name(where: str, name: str) -> None:
-    if not MEMBER_NAME.fullmatch(name) or len(name) > MAX_NAME:
+def _check_name(where: str, name: str, allowed: "re.Pattern[str]" = MEMBER_NAME) -> None:
+    if not allowed.fullmatch(name) or len(name) > MAX_NAME:
         raise BadDeclaration(
             f"{where}: '{name}' is not a name that can be carried: expected letters, digits and underscores"
         )
@@ -119,7 +121,7 @@ def _checked(where: str, member: Member) -> Member:
     if len({result.name for result in member.results}) != len(member.results):
         raise BadDeclaration(f"{where}: two results have one name")
     for name in (*known, *(result.name for result in member.results)):
-        _check_name(where, name)
+        _check_name(where, name, ARGUMENT_NAME)
     if member.kind is Kind.PROPERTY and (member.arguments or len(member.results) != 1):
         raise BadDeclaration(f"{where}: a property takes no arguments and answers one value")
     if member.kind is Kind.EVENT and member.results:

@@ -10,8 +10,9 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import Any, TypeVar
@@ -90,16 +91,23 @@ class Guard:
     def call(self, key: str, function: Callable[[], T], deadline: float) -> T:
         """Run and wait at most `deadline` seconds; `Timeout` past that."""
         future = self.submit(key, function, deadline)
-        inside = threading.get_ident() in self._running
-        if inside:
-            self._step_aside(1)  # a thread of ours that waits for another must not take its place
         try:
-            return future.result(timeout=deadline)
+            with self.aside():
+                return future.result(timeout=deadline)
         except TimeoutError:
             if future.done() and not future.cancelled():  # the function's own, or an answer just in time
                 return future.result()
             self.abandon(key, future)
             raise Timeout(f"'{key[:MAX_KEY]}' did not answer within {deadline:g} s", source=key) from None
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Around a wait for what runs elsewhere: a thread of ours that only waits takes nobody's place."""
+        inside = threading.get_ident() in self._running
+        if inside:
+            self._step_aside(1)
+        try:
+            yield
         finally:
             if inside:
                 self._step_aside(-1)

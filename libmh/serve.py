@@ -195,7 +195,20 @@ def host_agent(process: Process, authority: Authority, only: Collection[str] = (
     for name in only:
         if name not in known | {broken.name for broken in providers.broken}:
             raise InvalidArguments(f"--only: there is no interface '{name}' here")
+    watch(providers)
     return with_agent(process, context, providers, authority)
+
+
+def watch(providers: Providers) -> None:
+    """Begin what providers do only in an agent: those that have a `watch` are called once. It must not
+    wait."""
+    for bound in providers.bound.values():
+        begin = getattr(bound.provider, "watch", None)
+        if begin is not None:
+            try:
+                begin()
+            except Problem as problem:
+                log.warning("%s does not watch: %s, ignoring", bound.interface.name, problem)
 
 
 def with_agent(process: Process, context: Context, providers: Providers, authority: Authority) -> HostAgent:

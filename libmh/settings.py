@@ -42,6 +42,11 @@ class Settings:
         self._seen: tuple[int, int, int] | None = None
         self._values: dict[str, Plain] = {}
 
+    @property
+    def directory(self) -> Path | None:
+        """Where what persists is kept; None in memory."""
+        return self._path.parent if self._path is not None else None
+
     def get(self, key: str, default: Plain) -> Plain:
         """A setting. Raises `backend-failed` when the file is there and cannot be read."""
         with self._lock:

@@ -314,6 +314,7 @@ def event(*, name: str | None = None) -> Callable[[F], F]:
 
 INTERFACE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")
 MEMBER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+ARGUMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")  # the ancestor has an `expected-rc`
 VERSION = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}")
 OBJECT_PATH = re.compile(r"(/[A-Za-z0-9_]+)+")
 

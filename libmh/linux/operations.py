@@ -1,0 +1,363 @@
+"""Operations on resources: once, or again and again until they are cancelled.
+
+Everything that recurs belongs to the runner's thread: it is changed there and nowhere else. Callers wait for
+futures that are resolved there.
+"""
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotInTime
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from libmh.api.resources import Operation
+from libmh.errors import BackendFailed, Conflict, NotFound, Problem, Timeout, Unavailable
+from libmh.guard import SHARED
+from libmh.linux.opstore import MAX_OPERATIONS, Memo, Store
+from libmh.linux.runner import MISSING, Calling, Ending, Run, Runner, Work
+
+log = logging.getLogger("libmh.linux.operations")
+T = TypeVar("T")
+MAX_U32 = 2**32 - 1
+LEAST_PAUSE = 0.05  # seconds between two runs, however short the interval
+LEAST_BETWEEN = 0.2  # seconds between two events of one operation
+GRACE = 20.0  # for what waits for its turn, and for the end of what it replaces
+ANSWER_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What to do with a resource. `interval` and `timeout` are milliseconds."""
+
+    name: str
+    standard: str
+    provider: str
+    agent: str
+    action: str
+    interval: int = 0
+    parameters: dict[str, str] = field(default_factory=dict)
+    timeout: int = 0
+    expected: int = 0
+    userdata: str = ""
+
+    @property
+    def id(self) -> str:
+        return operation_id(self.name, self.action, self.interval)
+
+
+def operation_id(name: str, action: str, interval: int) -> str:
+    """`web_monitor_10000`: the ancestor's."""
+    return f"{name}_{action}_{interval}"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended, its number, and when: nanoseconds since the epoch."""
+
+    action: Action
+    ending: Ending
+    sequence: int
+    time: int
+
+
+@dataclass(slots=True, eq=False)
+class Recurring:
+    """An operation that recurs."""
+
+    action: Action
+    work: Work
+    slot: int
+    first: "Future[Result] | None" = None
+    run: Run | None = None
+    cancelled: bool = False
+    gone: "list[Callable[[], None]]" = field(default_factory=list)
+    told_at: float = 0.0
+    telling: bool = False
+
+
+Planner = Callable[[Action], Work]
+Teller = Callable[[Action, Memo], None]
+
+
+class Operations:
+    """The operations of a state directory. `plan` says what an action is as a script, `tell` raises the
+    event; it is called in the runner's thread."""
+
+    def __init__(self, runner: Runner, store: Store, plan: Planner, tell: Teller) -> None:
+        self._runner, self._store, self._plan, self._tell = runner, store, plan, tell
+        self._table: dict[str, Recurring] = {}
+        self._once: dict[str, set[Run]] = {}
+        self._sequence = itertools.count(1)
+        self._resuming = threading.Lock()
+
+    def run(self, action: Action) -> Result:
+        """Run an action, and answer how its first run ended. `conflict` when it recurs and the operations
+        of this state directory are run by another process."""
+        work = self._plan(action)
+        first: Future[Result] = Future()
+        if action.interval:
+            self.resume()
+            self._runner.post(lambda: self._add(action, work, first))
+        else:
+            self._runner.post(lambda: self._start_once(action, work, first))
+        return _wait(first, work.seconds + GRACE)
+
+    def resume(self) -> None:
+        """Own the state directory and go on with what it has, once. Raises as `run`."""
+        with self._resuming:
+            if self._store.owned:
+                return
+            kept = [(slot, _action(each), memo) for slot, each, memo in self._store.definitions()]
+            if not self._store.own():
+                raise Conflict(
+                    f"recurring operations are run by process {self._store.owner()}, "
+                    "another agent with the same state directory: ask that one"
+                )
+            self._runner.post(lambda: self._resume(kept))
+
+    def cancel(self, name: str, action: str, interval: int, seconds: float) -> None:
+        """End an operation; a run that is under way is killed, and has ended. `not-found` when there is
+        none, `timeout` when it does not end."""
+        if interval:
+            self._own_for_change()
+        wanted = operation_id(name, action, interval)
+        done: Future[None] = Future()
+        self._runner.post(lambda: self._cancel(wanted, done))
+        _wait(done, seconds)
+
+    def fail(self, name: str, rc: int) -> None:
+        """Tell a code for each recurring operation of a resource. `not-found` when it has none."""
+        self._own_for_change()
+        done: Future[None] = Future()
+        self._runner.post(lambda: self._fail(name, rc, done))
+        _wait(done, ANSWER_SECONDS)
+
+    def listed(self) -> list[Operation]:
+        """The recurring ones, by id; of another process those that it has written down."""
+        if self._store.owned:
+            here = list(self._table.copy().values())
+            found = [_described(each.action, self._store.memo(each.slot)) for each in here]
+        else:
+            found = [_described(_action(kept), memo) for _, kept, memo in self._store.definitions()]
+        return sorted(found, key=lambda operation: operation.id)
+
+    def close(self) -> None:
+        """Kill what runs; it counts as not run, not as interrupted."""
+        self._runner.close()
+        for each in self._table.values():
+            self._store.remember(each.slot, replace(self._store.memo(each.slot), running=False))
+        self._store.release()
+
+    def _own_for_change(self) -> None:
+        # whoever has nothing on the disk has nothing to change, and need not own it
+        if not self._store.owned and self._store.definitions():
+            self.resume()
+
+    def _number(self) -> int:
+        return next(self._sequence) & MAX_U32
+
+    def _start_once(self, action: Action, work: Work, first: "Future[Result]") -> None:
+        runs = self._once.setdefault(action.id, set())
+
+        def done(ending: Ending) -> None:
+            runs.difference_update(started)
+            if not runs:
+                self._once.pop(action.id, None)
+            first.set_result(Result(action, ending, self._number(), time.time_ns()))
+
+        started: list[Run] = []
+        try:
+            started.append(self._runner.start(work, done))
+        except Problem as problem:
+            first.set_exception(problem)
+        else:
+            runs.update(started)
+
+    def _add(self, action: Action, work: Work, first: "Future[Result]") -> None:
+        old = self._table.get(action.id)
+        slot = old.slot if old else self._free_slot()
+        if slot is None:
+            first.set_exception(Unavailable(f"{MAX_OPERATIONS} operations recur already"))
+            return
+        new = Recurring(action, work, slot, first)
+        self._table[action.id] = new
+        if not self._defined(first):
+            self._restore(action.id, old)
+            return
+        self._store.remember(slot, Memo())
+        if old is None:
+            self._begin(new)
+        else:
+            self._end(old, lambda: self._begin(new))
+
+    def _restore(self, id: str, old: Recurring | None) -> None:  # noqa: A002
+        if old is None:
+            del self._table[id]
+        else:
+            self._table[id] = old
+
+    def _free_slot(self) -> int | None:
+        taken = {each.slot for each in self._table.values()}
+        return next((slot for slot in range(MAX_OPERATIONS) if slot not in taken), None)
+
+    def _defined(self, waiting: "Future[Result] | Future[None]") -> bool:
+        try:
+            self._store.define((each.slot, asdict(each.action)) for each in self._table.values())
+        except BackendFailed as problem:
+            waiting.set_exception(problem)
+            return False
+        return True
+
+    def _resume(self, kept: "Sequence[tuple[int, Action, Memo]]") -> None:
+        now = time.time_ns()
+        for at, (slot, action, memo) in enumerate(kept):
+            if memo.running:
+                log.warning("operation '%s': an agent died in the middle of it", action.id)
+            interrupted = now if memo.running else memo.interrupted
+            self._store.remember(slot, replace(memo, running=False, interrupted=interrupted))
+            each = Recurring(action, self._planned(action), slot)
+            self._table[action.id] = each
+            # spread, so that they do not all begin at once
+            self._runner.later(action.interval / 1000 * at / len(kept), partial(self._begin, each))
+
+    def _planned(self, action: Action) -> Work:
+        try:
+            return self._plan(action)
+        except Problem as problem:
+            log.warning("operation '%s' cannot be run: %s", action.id, problem)
+            return Calling(action.id, lambda _: MISSING, 1.0)
+
+    def _begin(self, each: Recurring) -> None:
+        if each.cancelled:
+            return
+        try:
+            each.run = self._runner.start(each.work, partial(self._ended, each))
+        except Problem as problem:  # too much waits: it has its turn later
+            log.warning("operation '%s': %s", each.action.id, problem)
+            self._again(each)
+        else:
+            self._store.running(each.slot)
+
+    def _again(self, each: Recurring) -> None:
+        self._runner.later(max(each.action.interval / 1000, LEAST_PAUSE), partial(self._begin, each))
+
+    def _ended(self, each: Recurring, ending: Ending) -> None:
+        each.run = None
+        before = self._store.memo(each.slot)
+        if each.cancelled:
+            self._resolve(each, Result(each.action, ending, before.sequence, time.time_ns()))
+            for gone in each.gone:
+                gone()
+            return
+        memo = replace(
+            before, running=False, known=True, rc=ending.rc, sequence=self._number(), time=time.time_ns()
+        )
+        self._store.remember(each.slot, memo)
+        answered = self._resolve(each, Result(each.action, ending, memo.sequence, memo.time))
+        changed = not before.known or ending.rc != before.rc
+        if not answered and (changed or ending.rc != each.action.expected):
+            self._report(each)
+        self._again(each)
+
+    def _resolve(self, each: Recurring, result: Result) -> bool:
+        first, each.first = each.first, None
+        if first is not None:
+            first.set_result(result)
+        return first is not None
+
+    def _report(self, each: Recurring) -> None:
+        wait = each.told_at + LEAST_BETWEEN - time.monotonic()
+        if wait <= 0:
+            self._say(each)
+        elif not each.telling:
+            each.telling = True
+            self._runner.later(wait, partial(self._say, each))
+
+    def _say(self, each: Recurring) -> None:
+        each.telling = False
+        if not each.cancelled:
+            each.told_at = time.monotonic()
+            self._tell(each.action, self._store.memo(each.slot))
+
+    def _cancel(self, id: str, done: "Future[None]") -> None:  # noqa: A002
+        each = self._table.pop(id, None)
+        if each is not None:
+            if self._defined(done):
+                self._end(each, lambda: done.set_result(None))
+            else:
+                self._table[id] = each
+        elif id in self._once:
+            self._cancel_once(self._once[id], done)
+        else:
+            done.set_exception(NotFound(f"there is no operation '{id}'", id=id))
+
+    def _cancel_once(self, runs: set[Run], done: "Future[None]") -> None:
+        for run in runs:
+            self._runner.stop(run)
+
+        def look() -> None:
+            if runs:
+                self._runner.later(LEAST_PAUSE, look)
+            else:
+                done.set_result(None)
+
+        look()
+
+    def _end(self, each: Recurring, gone: Callable[[], None]) -> None:
+        each.cancelled = True
+        if each.run is None:
+            gone()
+            return
+        each.gone.append(gone)
+        self._runner.stop(each.run)
+
+    def _fail(self, name: str, rc: int, done: "Future[None]") -> None:
+        hit = [each for each in self._table.values() if each.action.name == name]
+        if not hit:
+            done.set_exception(NotFound(f"no operation of resource '{name}' recurs", name=name))
+            return
+        for each in hit:
+            memo = self._store.memo(each.slot)
+            self._store.remember(each.slot, replace(memo, known=True, rc=rc, time=time.time_ns()))
+            self._say(each)
+        done.set_result(None)
+
+
+def _wait(future: "Future[T]", seconds: float) -> T:
+    try:
+        with SHARED.aside():
+            return future.result(seconds)
+    except NotInTime:
+        raise Timeout(f"it has not ended within {seconds:g} s") from None
+
+
+def _action(kept: Mapping[str, Any]) -> Action:
+    try:
+        return Action(**kept)
+    except TypeError as error:  # a newer version wrote it
+        raise BackendFailed(f"a recurring operation cannot be read: {error}") from error
+
+
+def _described(action: Action, memo: Memo) -> Operation:
+    return Operation(
+        id=action.id,
+        name=action.name,
+        standard=action.standard,
+        provider=action.provider,
+        agent=action.agent,
+        action=action.action,
+        interval=action.interval,
+        timeout=action.timeout,
+        expected=action.expected,
+        userdata=action.userdata,
+        sequence=memo.sequence,
+        running=memo.running,
+        last_rc=memo.rc if memo.known else None,
+        last_time=memo.time if memo.known else None,
+        interrupted=memo.interrupted or None,
+    )
