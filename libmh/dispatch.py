@@ -56,6 +56,7 @@ class Dispatcher:
         self.authority: Authority = authority or Everybody()
         self._guard = guard
         self._readings = Readings(self._run)
+        self._reading_all: dict[tuple[str, int], asyncio.Task[dict[str, Plain]]] = {}
         self._outstanding = 0
         self._answered = self._failed = self._denied = 0
         self._draining = False
@@ -101,7 +102,7 @@ class Dispatcher:
         if request.verb is Verb.GET:
             value = self._held(bound, bound.interface.members[request.member])
         elif request.verb is Verb.GET_ALL:
-            value, missing = self._all_now(bound)
+            value, missing = self._readings.all_now(bound)
             if missing:
                 raise LookupError(request.interface)
         else:
@@ -160,7 +161,20 @@ class Dispatcher:
         return value
 
     async def _read_all(self, bound: Bound, deadline: float | None) -> Plain:
-        answer, missing = self._all_now(bound)
+        longest = max((member.deadline for member in bound.interface.of(Kind.PROPERTY)), default=0.0)
+        if deadline is not None and deadline < longest:
+            return await self._read_missing(bound, deadline)
+        # one round for all who ask meanwhile, unless something has changed since it began
+        key = (bound.interface.name, self._readings.forgotten)
+        reading = self._reading_all.get(key)
+        if reading is None:
+            reading = asyncio.ensure_future(self._read_missing(bound, None))
+            self._reading_all[key] = reading
+            reading.add_done_callback(lambda _done: self._reading_all.pop(key, None))
+        return dict(await asyncio.shield(reading))
+
+    async def _read_missing(self, bound: Bound, deadline: float | None) -> dict[str, Plain]:
+        answer, missing = self._readings.all_now(bound)
         values = await asyncio.gather(
             *(self._readings.get(bound, member, deadline) for member in missing), return_exceptions=True
         )
@@ -172,22 +186,6 @@ class Dispatcher:
             elif value is not None:
                 answer[member.name] = value
         return answer
-
-    def _all_now(self, bound: Bound) -> tuple[dict[str, Plain], list[Member]]:
-        """What memory holds, and what has to be read; the unknown and the failed are left out."""
-        held: dict[str, Plain] = {}
-        missing: list[Member] = []
-        for member in bound.interface.of(Kind.PROPERTY):
-            try:
-                value = self._readings.now(bound, member)
-            except LookupError:
-                missing.append(member)
-            except Problem:
-                continue
-            else:
-                if value is not None:
-                    held[member.name] = value
-        return held, missing
 
     def _forget(self, event: Event) -> None:
         if event.member or event.interface not in self.interfaces:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from libmh.call import Bound, Call, Request, Verb, run
+from libmh.call import Bound, BrokenProvider, Call, Request, Verb, convert, run
 from libmh.errors import Problem, Timeout
-from libmh.spec import Member, Plain
+from libmh.spec import Kind, Member, Plain
 
 FAILURE_SECONDS = 1.0
 """How long it is remembered that a value could not be read; never longer than the value would be held."""
@@ -23,6 +23,31 @@ class _Held:
     problem: Problem | None
 
 
+@dataclass(slots=True)
+class _Inline:
+    """A property that answers from memory: while it answers the same object, one that cannot change, its
+    plain value is the same."""
+
+    call: Call
+    answered: object
+    value: Plain
+
+    def ask(self) -> Plain:
+        answered = _inline(self.call, _ask)
+        if answered is not self.answered or not isinstance(answered, int | float | str):
+            self.answered, self.value = answered, convert(self.call.member, answered)
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """All values of an interface until the first of them is old; inline ones are asked again each time."""
+
+    until: float
+    values: dict[str, Plain]
+    inline: tuple[_Inline, ...]
+
+
 class Readings:
     """Belongs to one event loop; `forget` may be called from any thread."""
 
@@ -30,12 +55,51 @@ class Readings:
         self._carry_out = carry_out
         self._held: dict[Member, _Held] = {}
         self._under_way: dict[Member, asyncio.Task[Plain]] = {}
+        self._whole: dict[str, _Whole] = {}
+        self.forgotten = 0
+
+    def all_now(self, bound: Bound) -> tuple[dict[str, Plain], list[Member]]:
+        """What memory holds of all properties, and what has to be read; the unknown and the failed are left
+        out."""
+        whole = self._whole.get(bound.interface.name)
+        if whole is not None and whole.until >= time.monotonic():
+            values = dict(whole.values)
+            if _refresh(values, whole.inline):
+                return values, []
+        forgotten = self.forgotten
+        values, missing = {}, []
+        for member in bound.interface.of(Kind.PROPERTY):
+            try:
+                value = self.now(bound, member)
+            except LookupError:
+                missing.append(member)
+            except Problem:
+                continue
+            else:
+                if value is not None:
+                    values[member.name] = value
+        if not missing:
+            self._keep_whole(bound, values, forgotten)
+        return values, missing
+
+    def _keep_whole(self, bound: Bound, values: dict[str, Plain], forgotten: int) -> None:
+        members = bound.interface.of(Kind.PROPERTY)
+        held = [self._held.get(member) for member in members if not member.inline]
+        until = min((each.until if each else 0.0 for each in held), default=inf)
+        inline = [member for member in members if member.inline]
+        if any(member.name not in values for member in inline):
+            return
+        asked = tuple(_Inline(_reading(bound, member), None, None) for member in inline)
+        self._whole[bound.interface.name] = _Whole(until, dict(values), asked)
+        if forgotten != self.forgotten:  # meanwhile, by another thread
+            self._whole.pop(bound.interface.name, None)
 
     def now(self, bound: Bound, member: Member) -> Plain:
         """The value that memory holds, None where the host does not tell one. Raises the `Problem` met
         moments ago, or `LookupError` when the value has to be read."""
         if member.inline:
-            return _inline(bound, member)
+            value: Plain = _inline(_reading(bound, member))
+            return value
         held = self._held.get(member)
         if held is None or held.until < time.monotonic():
             raise LookupError(member.name)
@@ -59,6 +123,8 @@ class Readings:
 
     def forget(self, member: Member) -> None:
         """The value has changed: what is held, or being read now, is old."""
+        self.forgotten += 1
+        self._whole.pop(member.interface, None)
         self._held.pop(member, None)
         self._under_way.pop(member, None)
 
@@ -92,14 +158,31 @@ class Readings:
             done.exception()  # seen: the callers get it
 
 
+def _refresh(values: dict[str, Plain], inline: tuple[_Inline, ...]) -> bool:
+    """Ask the inline properties again; False where one has nothing to say this time."""
+    for each in inline:
+        try:
+            value = each.ask()
+        except (Problem, LookupError, BrokenProvider):  # asked again in the long way, it is told there
+            return False
+        if value is None:
+            return False
+        values[each.call.member.name] = value
+    return True
+
+
 def _reading(bound: Bound, member: Member) -> Call:
     return Call(Request(bound.interface.name, member.name, Verb.GET, id=""), bound, member, (), {})
 
 
-def _inline(bound: Bound, member: Member) -> Plain:
+def _ask(call: Call) -> Any:
+    return getattr(call.bound.provider, call.member.attribute)()
+
+
+def _inline(call: Call, function: Callable[[Call], Any] = run) -> Any:
     try:
-        return run(_reading(bound, member))
+        return function(call)
     except Problem:
         raise
     except Exception as error:
-        raise LookupError(member.name) from error  # read for good, it fails again where bugs are told
+        raise LookupError(call.member.name) from error  # read for good, it fails again where bugs are told

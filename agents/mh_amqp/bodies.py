@@ -5,6 +5,7 @@ The dispatcher keeps what properties answered for as long as their declaration a
 objects again: their identity is enough to know that their bytes are still right.
 """
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,23 +21,23 @@ class Bodies:
         self._host = host
         self._front = head(OK, "OK", host)
         self._parts: dict[tuple[Form, str, str], tuple[Plain, bytes]] = {}
-        self._whole: dict[tuple[Form, str], tuple[list[bytes], Answer]] = {}
+        self._whole: dict[tuple[Form, str], tuple[dict[str, Plain], Answer]] = {}
 
     def properties(self, interface: Interface, values: Plain, form: Form) -> Answer:
         """A map of properties by name."""
         given = values if isinstance(values, dict) else {}
+        whole = self._whole.get((form, interface.name))
+        if whole is not None and len(whole[0]) == len(given) and _same(whole[0], given):
+            return whole[1]
         parts = [
             self._part(interface, name, value, form) for name, value in given.items() if value is not None
         ]
-        whole = self._whole.get((form, interface.name))
-        if whole is not None and whole[0] == parts:  # mostly the same objects: compared by identity first
-            return whole[1]
         if form is Form.JSON:
             answer = in_json(self._front, b"{" + b",".join(parts) + b"}")
         else:
             answer = in_amqp(self._front, codec.map_of_pairs(parts))
-        if len(parts) > 1:
-            self._whole[form, interface.name] = (parts, answer)
+        if len(given) > 1:
+            self._whole[form, interface.name] = (given, answer)
         return answer
 
     def _part(self, interface: Interface, name: str, value: Plain, form: Form) -> bytes:
@@ -69,6 +70,11 @@ class Bodies:
         if form is Form.JSON:
             return in_json(front, types.dump_json(value))
         return in_amqp(front, codec.any_value(value))
+
+
+def _same(held: dict[str, Plain], given: dict[str, Plain]) -> bool:
+    """Whether two maps hold the very same objects under the same names."""
+    return all(map(operator.is_, held.values(), given.values())) and list(held) == list(given)
 
 
 def _fit(declared: Any, value: Plain) -> Any:

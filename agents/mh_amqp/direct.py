@@ -17,7 +17,7 @@ from mh_amqp.addresses import REPLY_PREFIX, matches
 from mh_amqp.connection import Connection
 from mh_amqp.engine import Listener, listen
 from mh_amqp.events import Encoded, Outbox
-from mh_amqp.intake import CREDIT, Intake
+from mh_amqp.intake import Intake
 from mh_amqp.limits import Limits
 from mh_amqp.links import Link, Receiver, Sender
 from mh_amqp.messages import Message
@@ -26,6 +26,8 @@ from mh_amqp.outcome import NOT_FOUND
 from mh_amqp.pump import Closed
 
 log = logging.getLogger(__name__)
+CREDIT = 100
+"""More than at a broker, where what one agent holds back another could not take either."""
 LIMITS = Limits(idle=30.0, connections=200, per_peer=200)
 
 
@@ -84,7 +86,7 @@ class Direct:
             sender.send(raw, settled=True)
 
         link.on_delivery = self._intake.deliveries(link, link.address, identity, send)
-        connection.admit(link, credit=CREDIT, hold=True)
+        connection.admit(link, credit=CREDIT)
 
     def _attach_replies(
         self, connection: Connection, peer: Peer, link: Sender, address: str, keep: str | None = None

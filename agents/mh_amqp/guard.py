@@ -10,7 +10,8 @@ HEADER = b"AMQP\x03\x01\x00\x00"
 LARGEST_FRAME = 512
 SMALLEST_FRAME = 8
 SASL_FRAME = 1
-FROM_CLIENT = (b"\x00\x53\x41", b"\x00\x53\x43")  # sasl-init, sasl-response
+INIT = b"\x00\x53\x41"
+RESPONSE = b"\x00\x53\x43"
 
 
 class Refused(Exception):
@@ -18,45 +19,51 @@ class Refused(Exception):
 
 
 class SaslGate:
-    """Cuts a stream into the frames that an unauthenticated client may send. Keeps at most one frame."""
+    """Cuts a stream into the frames that an unauthenticated client may send. Keeps at most one frame.
 
-    __slots__ = ("_greeted", "_kept")
+    One sasl-init, then responses: with Cyrus SASL inside, a response before the init crashes proton.
+    """
+
+    __slots__ = ("_begun", "_greeted", "_kept")
 
     def __init__(self) -> None:
         self._kept = b""
         self._greeted = False
+        self._begun = False
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """The next whole piece and the rest; an empty piece means that more must come first. Raises
-        `Refused`."""
+        """The next whole piece and the rest; an empty piece means that more must come first. Raises `Refused`."""
         data = self._kept + data
-        size = self._frame_size(data) if self._greeted else self._header_size(data)
+        size = _frame_size(data) if self._greeted else _header_size(data)
         if size is None or len(data) < size:
             self._kept = data
             return b"", b""
         self._kept = b""
         if self._greeted:
-            _check_frame(data)
+            self._check_frame(data)
         self._greeted = True
         return data[:size], data[size:]
 
-    def _header_size(self, data: bytes) -> int:
-        if not HEADER.startswith(data[: len(HEADER)]):
-            raise Refused("expected the SASL protocol header 'AMQP 3 1 0 0'")
-        return len(HEADER)
-
-    def _frame_size(self, data: bytes) -> int | None:
-        if len(data) < 4:
-            return None
-        size = int.from_bytes(data[:4])
-        if not SMALLEST_FRAME < size <= LARGEST_FRAME:
-            raise Refused(f"expected a SASL frame of at most {LARGEST_FRAME} bytes, not of {size}")
-        return size
+    def _check_frame(self, frame: bytes) -> None:
+        offset = frame[4] * 4
+        if frame[5] != SASL_FRAME or offset < SMALLEST_FRAME:
+            raise Refused(f"expected a SASL frame before authentication, not frame type {frame[5]}")
+        wanted = RESPONSE if self._begun else INIT
+        if frame[offset : offset + 3] != wanted:
+            raise Refused(f"expected {'sasl-response' if self._begun else 'sasl-init'} before authentication")
+        self._begun = True
 
 
-def _check_frame(frame: bytes) -> None:
-    offset = frame[4] * 4
-    if frame[5] != SASL_FRAME or offset < SMALLEST_FRAME:
-        raise Refused(f"expected a SASL frame before authentication, not frame type {frame[5]}")
-    if frame[offset : offset + 3] not in FROM_CLIENT:
-        raise Refused("expected sasl-init or sasl-response before authentication")
+def _header_size(data: bytes) -> int:
+    if not HEADER.startswith(data[: len(HEADER)]):
+        raise Refused("expected the SASL protocol header 'AMQP 3 1 0 0'")
+    return len(HEADER)
+
+
+def _frame_size(data: bytes) -> int | None:
+    if len(data) < SMALLEST_FRAME:
+        return None
+    size = int.from_bytes(data[:4])
+    if not SMALLEST_FRAME < size <= LARGEST_FRAME:
+        raise Refused(f"expected a SASL frame of at most {LARGEST_FRAME} bytes, not of {size}")
+    return size

@@ -9,8 +9,9 @@ A request without a reply-to runs only if it does more than read.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 
 from libmh.call import Caller
 from libmh.errors import Internal, InvalidArguments, Unavailable
@@ -92,84 +93,64 @@ class Intake:
     def _begin(
         self, node: Management, message: Message, delivery: Delivery, identity: str, send: Send
     ) -> None:
-        hand_out = self._hand_out(message, delivery, send)
+        now = node.answer_now(message, identity)
+        if now is not None:  # nothing runs, so nothing is recorded
+            self._reply(message, delivery, send, now)
+            return
         caller = Caller("amqp", identity)
+        hand_out = partial(self._reply, message, delivery, send)
         key = key_of(message, identity)
         if not self.record.begin(key, hand_out):
             return
-        now = node.answer_now(message, caller)
-        if now is not None:
-            self._finish(key, message, now, hand_out, reads=True)
-            return
         if not node.idempotent(message):
             delivery.accept()
-        work = asyncio.ensure_future(node.answer(message, caller))
-        done = asyncio.ensure_future(self._settle(node, message, key, work, hand_out))
-        self._tasks.add(done)
-        done.add_done_callback(self._done)
+        task = asyncio.ensure_future(self._run(node, message, caller, key, hand_out))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a request could not be answered", exc_info=error)  # a bug of ours
         if self._suspended and len(self._tasks) < CREDIT:
             suspended, self._suspended = self._suspended, set()
             for receiver in suspended:
                 receiver.resume()
 
-    async def _settle(
+    async def _run(
         self,
         node: Management,
         message: Message,
-        key: object,
-        work: "asyncio.Task[Answer]",
+        caller: Caller,
+        key: Hashable | None,
         hand_out: Callable[[Answer], None],
     ) -> None:
-        form = form_of(message)
+        answer = None
         try:
-            await asyncio.wait({work})
+            answer = await node.answer(message, caller)
         except asyncio.CancelledError:
-            work.cancel()
-            hand_out_all = refusal(
-                Unavailable("this agent has shut down before it could answer"), node.host, form
-            )
-            self._finish(key, message, hand_out_all, hand_out, reads=False)
+            gone = Unavailable("this agent has shut down before it could answer")
+            answer = refusal(gone, node.host, form_of(message))
             raise
-        error = None if work.cancelled() else work.exception()
-        if error is not None:  # a bug of ours: an answer that cannot be encoded
-            log.error("a request could not be answered", exc_info=error)
-        failed = work.cancelled() or error is not None
-        answer = (
-            refusal(Internal("the answer could not be made"), node.host, form) if failed else work.result()
-        )
-        self._finish(key, message, answer, hand_out, reads=node.reads(message))
+        finally:  # whatever happens, who waits is told
+            if answer is None:
+                answer = refusal(Internal("the answer could not be made"), node.host, form_of(message))
+            if key is None:
+                hand_out(answer)
+            else:
+                self.record.finish(key, answer, lifetime(message, reads=node.reads(message)))
 
-    def _finish(
-        self,
-        key: object,
-        message: Message,
-        answer: Answer,
-        hand_out: Callable[[Answer], None],
-        *,
-        reads: bool,
-    ) -> None:
-        if key is None:
-            hand_out(answer)
-        else:
-            self.record.finish(key, answer, lifetime(message, reads=reads))
-
-    def _hand_out(self, message: Message, delivery: Delivery, send: Send) -> Callable[[Answer], None]:
-        def hand_out(answer: Answer) -> None:
-            if message.reply_to is not None:
-                raw = answer.reply(message.reply_to, message.correlation_id or message.message_id)
-                if len(raw) > MAX_REPLY:
-                    raw = _too_long(raw, message)
-                try:
-                    send(message.reply_to, raw)
-                except (Unavailable, InvalidArguments) as error:  # the connection has gone; it may ask again
-                    self.counters.unsent += 1
-                    log.debug("a reply was not sent: %s", error)
-            delivery.accept()
-
-        return hand_out
+    def _reply(self, message: Message, delivery: Delivery, send: Send, answer: Answer) -> None:
+        if message.reply_to is not None:
+            raw = answer.reply(message.reply_to, message.correlation_id or message.message_id)
+            if len(raw) > MAX_REPLY:
+                raw = _too_long(raw, message)
+            try:
+                send(message.reply_to, raw)
+            except (Unavailable, InvalidArguments) as error:  # the connection has gone; it may ask again
+                self.counters.unsent += 1
+                log.debug("a reply was not sent: %s", error)
+        delivery.accept()
 
     async def stop(self, grace: float) -> None:
         """Refuse what comes from now on, wait for what runs, and answer the rest that it was in vain."""

@@ -26,6 +26,7 @@ from mh_amqp.status import Answer, Form, body_of, form_of, refusal
 READ = "READ"
 UPDATE = "UPDATE"
 MAX_NAME = 256
+NO_DATA = (None, b"", b"{}")
 EMPTY_BODIES = (None, codec.NULL, codec.map_of([]), b"\xd1\x00\x00\x00\x04\x00\x00\x00\x00")
 
 
@@ -41,6 +42,9 @@ class Management:
             name: each.interface for name, each in bound.items() if served is None or name in served
         }
         self.bodies = Bodies(host)
+        self._reading: Mapping[object, Request] = {
+            name: Request(name, "", Verb.GET_ALL, id="") for name in self.interfaces
+        }
 
     def reads(self, message: Message) -> bool:
         """Whether a request only reads; one that cannot be understood does nothing, so it does too."""
@@ -63,26 +67,25 @@ class Management:
         interface = self.interfaces.get(message.text("type") or "")
         return interface.members.get(message.text("operation") or "") if interface else None
 
-    def answer_now(self, message: Message, caller: Caller) -> Answer | None:
+    def answer_now(self, message: Message, identity: str) -> Answer | None:
         """The answer of a `READ` of everything that memory holds whole; None when `answer` has to be
         awaited."""
         properties = message.properties
-        if properties.get("operation") != READ or message.value not in EMPTY_BODIES or message.data:
+        if properties.get("operation") != READ or "mh:v" in properties:
             return None
-        name = message.text("type") or ""
+        if message.value not in EMPTY_BODIES or message.data not in NO_DATA:
+            return None
+        request = self._reading.get(message.text("type"))
+        if request is None or properties.get("name", SELF) not in (SELF, self.host):
+            return None
         roles = self.dispatcher.authority
-        if name not in self.interfaces or properties.get("name", SELF) not in (SELF, self.host):
-            return None
-        if not isinstance(roles, Roles) or not roles.may_read(caller.identity):
+        if not isinstance(roles, Roles) or not roles.may_read(identity):
             return None
         try:
-            version = message.text("mh:v")
-            values = self.dispatcher.answer_now(
-                Request(name, "", Verb.GET_ALL, (), caller, None, version, "")
-            )
+            values = self.dispatcher.answer_now(request)
         except LookupError:  # something has to be read first
             return None
-        return self.bodies.properties(self.interfaces[name], values, form_of(message))
+        return self.bodies.properties(self.interfaces[request.interface], values, form_of(message))
 
     async def answer(self, message: Message, caller: Caller) -> Answer:
         """The answer of any request; a problem is one too."""

@@ -222,6 +222,8 @@ class Pump(asyncio.Protocol):
             self._push(piece)
             if self._sasl_done():
                 self._gate = None
+            elif self._transport.sasl().outcome is not None:
+                return  # refused: it gets the answer, and nothing that it sends is read any more
         if data:
             self._push(data)
 
