@@ -2,6 +2,8 @@
 marshaller."""
 
 import contextlib
+import io
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -105,15 +107,9 @@ def carried(declared: Type, plain: Plain) -> Plain:
 
 
 def unmarshalled(name: str, sent: Any) -> Any:
-    import io
-
-    if name == "dbus-next":
-        from dbus_next._private.unmarshaller import Unmarshaller
-
-        return Unmarshaller(io.BytesIO(sent._marshall())).unmarshall()
-    from dbus_fast._private.unmarshaller import Unmarshaller as Fast
-
-    return Fast(io.BytesIO(sent._marshall(False))).unmarshall()
+    wire: Any = io.BytesIO(sent._marshall() if name == "dbus-next" else sent._marshall(False))
+    unmarshaller: Any = import_module(f"{name.replace('-', '_')}._private.unmarshaller").Unmarshaller
+    return unmarshaller(wire).unmarshall()
 
 
 @pytest.mark.parametrize("kind", TYPES)

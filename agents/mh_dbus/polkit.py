@@ -29,7 +29,7 @@ DECISION_SECONDS = 20.0
 DIALOG_SECONDS = 120.0
 CANCEL_SECONDS = 5.0
 MAX_DETAIL = 1024
-MAX_DIALOGS = 48  # each is a pending answer of the one connection, which may have some hundred
+MAX_DIALOGS = 32  # each is an unanswered call of the one connection, which may have 64
 MAX_DIALOGS_PER_USER = 8
 
 
