@@ -18,7 +18,7 @@ amqp://host:port                a listening agent; of a broker: the fleet's cond
 
 import functools
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
 
 from libmh.call import Request, Verb, is_unknown_value, restore
@@ -98,7 +98,7 @@ class Connection(Protocol):
         """The plain tree that answers a request."""
         ...
 
-    def proxy(self, protocol: type[P]) -> P:
+    def proxy(self, protocol: Callable[..., P]) -> P:
         """The host's object of that interface: it is a `protocol`, and each call of it is a request."""
         ...
 
@@ -128,8 +128,8 @@ def connect(url: str = "local:") -> Connection:
     return BlockingConnection(functools.partial(open_transport, url))
 
 
-def proxy(protocol: type[P], ask: Callable[[Request], Plain]) -> P:
-    """An object that is a `protocol` and makes a request of every call."""
+def proxy(protocol: Callable[..., P], ask: Callable[[Request], Plain]) -> P:
+    """An object that is a `protocol`, a declared Protocol class, and makes a request of every call."""
     made: P = _proxy_class(cast("Hashable", protocol))(ask)
     return made
 
@@ -154,9 +154,17 @@ def _proxy_class(key: Hashable) -> type[Any]:
     return type(f"{protocol.__name__}Proxy", (protocol,), body)
 
 
-def _forwarder(member: Member, attribute: str, declared: Callable[..., Any]) -> Callable[..., Any]:
+def _forwarder(member: Member, attribute: str, declared: FunctionType) -> Callable[..., Any]:
+    code = declared.__code__
+    known = code.co_varnames[1 : code.co_argcount]
+
     @functools.wraps(declared)
     def forward(self: Any, *given: Any, **named: Any) -> Any:
+        unknown = named.keys() - known
+        if unknown:
+            raise InvalidArguments(
+                f"{member.name}: there is no argument '{min(unknown)}'", argument=min(unknown)
+            )
         request = request_for(member, attribute, given, named)
         try:
             return restore_for(member, attribute, self._ask(request))

@@ -1,6 +1,6 @@
 """`local:`: this host in this process, through the same steps as over a bus, without a bus or a loop."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -55,7 +55,7 @@ class LocalConnection:
                 values[member.name] = value
         return values
 
-    def proxy(self, protocol: type[P]) -> P:
+    def proxy(self, protocol: Callable[..., P]) -> P:
         return proxy(protocol, self.request)
 
     def events(self, interface: str = "", member: str = "", timeout: float | None = None) -> Iterator[Event]:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import CancelledError
 from importlib import import_module
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -65,6 +66,7 @@ class BlockingConnection:
     def __init__(
         self, opening: Callable[[], Coroutine[Any, Any, Transport]], seconds: float = CONNECT_SECONDS
     ) -> None:
+        self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="libmh-client", daemon=True)
         self._thread.start()
@@ -78,7 +80,7 @@ class BlockingConnection:
         seconds = declared_deadline(request) if request.deadline is None else request.deadline
         return self._run(self.transport.call(request), seconds + MARGIN)
 
-    def proxy(self, protocol: type[P]) -> P:
+    def proxy(self, protocol: Callable[..., P]) -> P:
         return proxy(protocol, self.request)
 
     def events(self, interface: str = "", member: str = "", timeout: float | None = None) -> Iterator[Event]:
@@ -100,11 +102,11 @@ class BlockingConnection:
         except StopAsyncIteration:
             return
         finally:
-            if not self._loop.is_closed():
+            if not self._closed:
                 self._run(_end(stream, waiting), CLOSE_SECONDS)
 
     def close(self) -> None:
-        if self._loop.is_closed():
+        if self._closed:
             return
         try:
             self._run(self.transport.close(), CLOSE_SECONDS)
@@ -122,7 +124,7 @@ class BlockingConnection:
         self.close()
 
     def _run(self, work: Coroutine[Any, Any, R], seconds: float | None) -> R:
-        if self._loop.is_closed():
+        if self._closed:
             work.close()
             raise Unavailable("this connection is closed")
         future = asyncio.run_coroutine_threadsafe(_awaited(work), self._loop)
@@ -131,8 +133,11 @@ class BlockingConnection:
         except TimeoutError:
             future.cancel()
             raise Timeout(f"no answer within {seconds:g} s") from None
+        except CancelledError:
+            raise Unavailable("this connection was closed meanwhile") from None
 
     def _stop(self) -> None:
+        self._closed = True
         ended = asyncio.run_coroutine_threadsafe(_end_all(), self._loop)
         ended.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
         self._thread.join(CLOSE_SECONDS)

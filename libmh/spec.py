@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Annotated, Any, TypeAlias, TypeVar, Union
+from typing import Annotated, Any, TypeAlias, TypeVar, Union, runtime_checkable
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_DEADLINE = 20.0
@@ -343,7 +343,7 @@ def interface(
             members=MappingProxyType(read(name, protocol)),
         )
         type.__setattr__(protocol, "__mh_interface__", declared)
-        return protocol
+        return runtime_checkable(protocol)
 
     return declare
 
