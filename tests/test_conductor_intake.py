@@ -15,7 +15,7 @@ from sqlalchemy import select, text
 import fleet
 from libmh.api.aggregates import CapabilityReport
 from libmh.api.host import FactStatus
-from libmh.errors import Conflict, InvalidArguments
+from libmh.errors import Conflict, InvalidArguments, Unavailable
 from libmh.spec import Plain
 from mh_conductor import catalogue, hosts, intake, registry, store
 from mh_conductor.intake import Intake
@@ -208,7 +208,7 @@ def test_doing_it_again_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise Conflict("somebody else was faster")
 
     monkeypatch.setattr(hosts, "put", put)
-    with pytest.raises(Conflict):
+    with pytest.raises(Unavailable, match="try again later"):
         taken.take(fleet.report())
     assert len(attempts) == intake.MAX_ATTEMPTS
 

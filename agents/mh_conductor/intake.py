@@ -15,7 +15,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from libmh.api.aggregates import Accepted, CapabilityReport
-from libmh.errors import Conflict, InvalidArguments
+from libmh.errors import Conflict, InvalidArguments, Unavailable
 from mh_conductor import hosts, registry
 from mh_conductor.hosts import Arrival, Standing
 from mh_conductor.judge import Subject, judge, subject_of
@@ -95,14 +95,13 @@ class Intake:
 
     def _again(self, attempt: Callable[[Connection], T]) -> T:
         """Another process may have written what we read: then all of it is done anew, from reading on."""
-        for left in reversed(range(MAX_ATTEMPTS)):
+        for _ in range(MAX_ATTEMPTS):
             try:
                 with self._store.write() as connection:
                     return attempt(connection)
-            except Conflict:
-                if not left:
-                    raise
-        raise Conflict("the store changes too fast")
+            except Conflict as conflict:
+                log.info("%s, reading again", conflict)
+        raise Unavailable(f"the store changed under {MAX_ATTEMPTS} attempts, try again later")
 
     def _take(self, connection: Connection, report: CapabilityReport, arrival: Arrival) -> Outcome:
         was = hosts.standing(connection, arrival.uuid)
