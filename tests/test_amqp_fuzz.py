@@ -87,7 +87,8 @@ class NoSocket(asyncio.Transport):
 
 
 def mutated(chance: random.Random, stream: bytes) -> bytes:
-    """One to five of: a bit flipped, a byte changed, a cut, a stretch repeated, inserted, deleted or moved."""
+    """One to five of: a bit flipped, a byte changed, a cut, a stretch repeated, inserted, deleted or
+    moved."""
     data = bytearray(stream)
     for _ in range(chance.randint(1, 5)):
         at, length = chance.randrange(len(data) or 1), chance.randint(1, 40)

@@ -22,7 +22,11 @@ from amqp_peers import (
     NULL,
     OPEN,
     RECEIVES,
+    SASL_CHALLENGE,
     SASL_HEADER,
+    SASL_MECHANISMS,
+    SASL_OUTCOME,
+    SASL_RESPONSE,
     TRANSFER,
     TRUE,
     Echo,
@@ -40,13 +44,14 @@ from amqp_peers import (
     opening,
     sasl_init,
     string,
+    symbol,
     transfer,
     uint,
 )
 from libmh import errors
 from mh_amqp.broker import Broker, BrokerLimits
 from mh_amqp.engine import Limits, Login, dial
-from mh_amqp.guard import LARGEST_FRAME, Refused, SaslGate
+from mh_amqp.guard import FROM_CLIENT, Refused, SaslGate
 from mh_amqp.pump import Pump
 from test_amqp_engine import Judge, run
 from waiting import eventually
@@ -54,6 +59,7 @@ from waiting import eventually
 EXTERNAL = Login(("EXTERNAL",))
 SHORT = replace(LIMITS, handshake=0.2, closing=0.2)
 BEFORE_SASL = SASL_HEADER + opening() + begin() + attach(0, "$management")
+OFFER = frame(SASL_MECHANISMS, symbol("ANONYMOUS"), kind=1)
 BODY = encoded(address="q", body=b"x" * 100)
 
 
@@ -133,6 +139,26 @@ def test_a_mechanism_that_is_not_listed_is_refused() -> None:
     run(test())
 
 
+@pytest.mark.parametrize(
+    "stream",
+    [
+        SASL_HEADER + frame(SASL_RESPONSE, binary(b"x"), kind=1),
+        SASL_HEADER + sasl_init("PLAIN", b"\0a\0b") + frame(SASL_RESPONSE, binary(b"x"), kind=1) * 5,
+        SASL_HEADER + sasl_init("NONE") + frame(SASL_RESPONSE, binary(b"x"), kind=1) * 5,
+    ],
+)
+def test_a_response_that_nobody_asked_for_does_not_crash(stream: bytes) -> None:
+    """Cyrus SASL takes a response without an init to a context that is not there."""
+
+    async def test() -> None:
+        for login in (Login(), EXTERNAL):
+            async with listening(Echo(), SHORT, login) as listener, hostile(listener.port) as peer:
+                await peer.says(stream)
+                await peer.ends()
+
+    run(test())
+
+
 def test_no_sasl_at_all_is_refused() -> None:
     async def test() -> None:
         echo = Echo()
@@ -164,15 +190,17 @@ def test_the_gate_lets_decent_peers_in(step: int) -> None:
         (b"HTTP/1.1", "protocol header"),
         (AMQP_HEADER, "protocol header"),
         (SASL_HEADER + opening(), "frame type 0"),
-        (SASL_HEADER + frame(0x44, uint(0), kind=1), "sasl-init or sasl-response"),
-        (SASL_HEADER + sasl_init("X" * 250, b"y" * 255), f"at most {LARGEST_FRAME}"),
+        (SASL_HEADER + frame(0x44, uint(0), kind=1), "expected sasl-init"),
+        (SASL_HEADER + frame(SASL_RESPONSE, binary(b"x"), kind=1), "expected sasl-init"),
+        (SASL_HEADER + sasl_init() + sasl_init(), "expected sasl-response"),
+        (SASL_HEADER + sasl_init("X" * 250, b"y" * 255), f"at most {FROM_CLIENT.largest}"),
         (SASL_HEADER + b"\x00\x00\x00\x08\x02\x01\x00\x00", "not of 8"),
         (SASL_HEADER + b"\x00\x00\x00\x10\x01\x01\x00\x00" + bytes(8), "frame type 1"),
     ],
 )
 def test_the_gate_refuses(data: bytes, why: str) -> None:
     def feed(rest: bytes) -> None:
-        gate = SaslGate()
+        gate = SaslGate(FROM_CLIENT)
         while rest:
             _, rest = gate.take(rest)
 
@@ -503,16 +531,27 @@ def test_nonsense_after_the_handshake_is_survived() -> None:
     run(test())
 
 
-def test_a_hostile_listener_cannot_make_a_dialler_act() -> None:
-    """Frames instead of a SASL answer: the dialler does not take the peer for open."""
+@pytest.mark.parametrize(
+    "stream",
+    [
+        SASL_HEADER + opening("impostor") + begin() + attach(0, "q"),
+        SASL_HEADER + frame(SASL_CHALLENGE, binary(b"x"), kind=1) * 3,
+        SASL_HEADER + frame(SASL_OUTCOME, b"\x50\x00", kind=1) + AMQP_HEADER + opening("impostor"),
+        SASL_HEADER + OFFER + frame(SASL_CHALLENGE, binary(b"x"), kind=1) * 3,
+        SASL_HEADER + OFFER + frame(SASL_OUTCOME, b"\x50\x01", kind=1) + AMQP_HEADER + opening("impostor"),
+        AMQP_HEADER + opening("impostor"),
+    ],
+)
+def test_a_hostile_listener_cannot_make_a_dialler_act(stream: bytes) -> None:
+    """Frames instead of the SASL exchange: the dialler neither takes the peer for open nor crashes."""
 
     async def test() -> None:
         async def impostor(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(SASL_HEADER + opening("impostor") + begin() + attach(0, "q"))
+            writer.write(stream)
 
         server = await asyncio.start_server(impostor, HOST, 0)
         with pytest.raises(errors.Problem):
-            await dial(HOST, server.sockets[0].getsockname()[1], container="test", deadline=2)
+            await dial(HOST, server.sockets[0].getsockname()[1], container="test", deadline=0.5)
         server.close()
 
     run(test())

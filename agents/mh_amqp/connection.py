@@ -334,7 +334,7 @@ class Connection:
         if type(link) is Receiver:
             if link.open:
                 link.arrived()
-            else:  # detached on this side: what was under way is no use, but must not fill the session's window
+            else:  # detached here: what was under way must not fill the session's window
                 while delivery := lib.pn_link_current(handle):
                     lib.pn_delivery_settle(delivery)
         elif type(link) is Sender:

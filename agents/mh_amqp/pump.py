@@ -14,7 +14,7 @@ from proton import SASL, SSL, Collector, ProtonException, SSLDomain, Transport
 from proton import Connection as Engine
 
 from mh_amqp import outcome, pn
-from mh_amqp.guard import Refused, SaslGate
+from mh_amqp.guard import FROM_CLIENT, FROM_SERVER, Refused, SaslGate
 from mh_amqp.limits import Limits
 from mh_amqp.pn import Handle, ffi, lib
 from mh_amqp.security import ANONYMOUS, Login
@@ -52,7 +52,6 @@ class Pump(asyncio.Protocol):
         login: Login,
         *,
         server: bool,
-        gated: bool = True,
         tls: SSLDomain | None = None,
     ) -> None:
         self.limits = limits
@@ -69,11 +68,12 @@ class Pump(asyncio.Protocol):
         self._collector = Collector()
         self._transport = self._make_transport(login, server=server, tls=tls)
         self._t = pn.impl(self._transport)
-        self._gate = SaslGate() if server and gated and tls is None else None
+        self._gate = None if tls else SaslGate(FROM_CLIENT if server else FROM_SERVER)
         self._socket: asyncio.Transport | None = None
         self._trusted = False
         self._scheduled = False
         self._turn = False
+        self._deaf = False
         self._unanswered = 0
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -215,6 +215,8 @@ class Pump(asyncio.Protocol):
         return transport
 
     def _feed(self, data: bytes) -> None:
+        if self._deaf:
+            return
         while self._gate is not None and data:
             piece, data = self._gate.take(data)
             if not piece:
@@ -223,7 +225,8 @@ class Pump(asyncio.Protocol):
             if self._sasl_done():
                 self._gate = None
             elif self._transport.sasl().outcome is not None:
-                return  # refused: it gets the answer, and nothing that it sends is read any more
+                self._deaf = True  # refused: the answer is written, and nothing more is read
+                return
         if data:
             self._push(data)
 
