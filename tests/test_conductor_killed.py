@@ -11,7 +11,6 @@ from pathlib import Path
 from sqlalchemy import select, text
 
 import fleet
-from agents import Agent, agent
 from libmh.api.aggregates import Accepted, Aggregates, Reports
 from libmh.client import connect
 from libmh.remote import connect_async
@@ -19,6 +18,7 @@ from libmh.spec import Plain
 from mh_conductor.intake import Intake
 from mh_conductor.store import open_store
 from mh_conductor.tables import AGGREGATES, FLEET, HISTORY, HOSTS, MEMBERS, VALUES
+from processes import Agent, agent
 from waiting import wait_for
 
 SCRIPT = Path(__file__).with_name("killed_intake.py")
