@@ -18,6 +18,7 @@ from libmh.wire import dump
 from mh_dbus.files import by_bus, host_interfaces
 from mh_dbus.session import PROPERTIES
 from mh_dbus.signatures import (
+    NULL,
     arguments_signature,
     decode,
     encode_all,
@@ -95,12 +96,15 @@ class DBusTransport:
 
     async def _set(self, interface: Interface, member: Member, value: Any, request: Request) -> None:
         kind = property_type(member)
-        held = dbus.variant(signature_of(kind), encoder(kind)(dump(kind, value, member.name)))
+        if value is None:
+            held = dbus.variant(NULL, "")
+        else:
+            held = dbus.variant(signature_of(kind), encoder(kind)(dump(kind, value, member.name)))
         body = [interface.name, member.name, held]
         await self._ask(interface, PROPERTIES, "Set", "ssv", body, _seconds(request, member))
 
     async def _get_all(self, interface: Interface, request: Request) -> Plain:
-        seconds = request.deadline or DEFAULT_DEADLINE
+        seconds = request.deadline or DEFAULT_DEADLINE + MARGIN
         (values,) = await self._ask(interface, PROPERTIES, "GetAll", "s", [interface.name], seconds)
         return _properties(interface, values)
 
@@ -114,7 +118,7 @@ class DBusTransport:
         seconds: float,
     ) -> list[Any]:
         return await self._bus.call(
-            place.bus, place.path, interface, member, signature, body, timeout=seconds + MARGIN, raw=True
+            place.bus, place.path, interface, member, signature, body, timeout=seconds, raw=True
         )
 
     async def events(self, interface: str = "", member: str = "") -> AsyncIterator[Event]:
@@ -140,7 +144,7 @@ def _declared(name: str) -> Interface:
 
 
 def _seconds(request: Request, member: Member) -> float:
-    return request.deadline or member.deadline
+    return request.deadline or member.deadline + MARGIN
 
 
 def _properties(interface: Interface, values: Mapping[str, Any]) -> dict[str, Plain]:

@@ -14,10 +14,10 @@ from libmh.bus import ALLOW_INTERACTIVE_AUTHORIZATION, Bus, Message
 from libmh.call import Caller, Request, Verb
 from libmh.dispatch import Dispatcher
 from libmh.errors import Failed, Internal, InvalidArguments, Problem, dbus_name
-from libmh.spec import Plain
+from libmh.spec import OptionalOf, Plain
 from mh_dbus.callers import Callers
 from mh_dbus.polkit import Polkit
-from mh_dbus.signatures import decode, property_type
+from mh_dbus.signatures import NULL, decode, property_type
 from mh_dbus.surface import MANAGERS, MAX_REPLY, Method, Property, Surface
 
 log = logging.getLogger("mh_dbus.session")
@@ -161,7 +161,8 @@ class Session:
         entry, value = self._find(message), message.body[2]
         if entry.member.setter is None:
             raise Refused("PropertyReadOnly", f"the property '{entry.member.action}' is read-only")
-        if value.signature != entry.signature:
+        cleared = value.signature == NULL and isinstance(entry.member.type, OptionalOf)
+        if value.signature != entry.signature and not cleared:
             raise InvalidArguments(
                 f"{entry.member.name}: expected the D-Bus type '{entry.signature}', got '{value.signature}'",
                 argument=entry.member.name,
@@ -268,14 +269,17 @@ class Session:
 
     async def _finish(self, message: Message, work: Coroutine[Any, Any, Reply]) -> None:
         try:
-            signature, body = await work
+            try:
+                signature, body = await work
+            finally:
+                # before the answer is out: whoever waits for it may call again at once
+                self._callers.end(message.sender)
             self._bus.reply(message, signature, body)
         except (Problem, Refused) as error:
             self._refuse(message, error)
 
     def _done(self, message: Message, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        self._callers.end(message.sender)
         if not task.cancelled() and (error := task.exception()) is not None:  # a bug on this side
             log.error("no answer to %s.%s", message.interface, message.member, exc_info=error)
             self._refuse(message, Internal("the answer could not be sent; the agent's journal says why"))

@@ -14,7 +14,8 @@ Anything              v           bool b, int x (t above 2^63-1), float d, str s
 ..                                dict a{sv}; None is an empty signature (`g`), which nothing else uses
 ====================  ==========  ==================================================================
 
-Every argument of a method is sent, those with a default included: D-Bus knows no others.
+A property that may be absent is made so by writing that empty signature. Every argument of a method is
+sent, those with a default included: D-Bus knows no others.
 """
 
 import functools
