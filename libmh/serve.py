@@ -81,8 +81,10 @@ class Process:
         """Say once, on stdout and to the service manager, that calls are answered from now on."""
         if not self._announced:
             self._announced = True
-            with contextlib.suppress(OSError):  # nobody reads it any more
+            try:
                 print(f"ready: {self.name} {text}", flush=True)
+            except OSError:  # nobody reads it any more; the interpreter would try again when it ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             notify(f"READY=1\nSTATUS={text}")
 
     def status(self, text: str) -> None:

@@ -14,13 +14,13 @@ import pytest
 
 import plugin
 import source_tree
-from agents import agent, command, mhctl
 from libmh.client import Connection, connect
 from libmh.context import Context
 from libmh.errors import InvalidArguments, NotAuthorized, NotFound
 from libmh.events import Event
 from libmh.providers import find_interface, load
 from libmh.testing import conforming, loopback, unanswered
+from processes import agent, command, mhctl
 from testbed.bus import private_bus
 from waiting import wait_for
 
