@@ -1,70 +1,80 @@
-"""The agents as a user starts them: real processes, ready when the block begins, ended when it ends."""
+"""Machines with resource agents of a test's own, and what runs them."""
 
-import os
-import select
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from testbed.child import spawn, stop
+from libmh.context import Context, Root, Settings
+from libmh.events import Event, Hub
+from libmh.linux.resources import LinuxResources
+
+AGENTS = "usr/lib/ocf/resource.d"
+EVENT = "resource_op"
+
+
+def put(base: Path, agent: str, body: str, *, provider: str = "test", mode: int = 0o755) -> Path:
+    """Put an agent of `sh` below a root."""
+    path = base / AGENTS / provider / agent
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(mode)
+    return path
+
+
+@dataclass(slots=True)
+class Heard:
+    """The events of operations, as they came."""
+
+    events: list[Event] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def hear(self, event: Event) -> None:
+        with self.lock:
+            self.events.append(event)
+
+    def codes(self, name: str = "r") -> list[object]:
+        with self.lock:
+            return [each.fields["rc"] for each in self.events if each.fields["name"] == name]
 
 
 @dataclass(frozen=True, slots=True)
-class Agent:
-    """A process that has said that it is ready."""
+class Machine:
+    """A root with agents, and its resources."""
 
-    process: subprocess.Popen[str]
-    ready: str
+    base: Path
+    resources: LinuxResources
+    heard: Heard
 
-    @property
-    def url(self) -> str:
-        """Of one that listens: where."""
-        return "amqp://" + self.ready.partition("listening on ")[2].split()[0]
+    def run(self, agent: str) -> int:
+        """The code of one monitor of a test's agent."""
+        return self.resources.invoke("r", "ocf", "test", agent, "monitor", 0, {}, 20_000)[0]
 
-
-def command(name: str) -> str:
-    """An installed command of this environment."""
-    return str(Path(sys.executable).with_name(name))
+    def recur(
+        self, agent: str, interval: int, *, name: str = "r", expected: int = 0, timeout: int = 20_000
+    ) -> int:
+        """The code of the first of a recurring monitor."""
+        answer = self.resources.invoke(
+            name, "ocf", "test", agent, "monitor", interval, {}, timeout, expected, "mine"
+        )
+        return answer[0]
 
 
 @contextmanager
-def agent(name: str, *options: str, env: Mapping[str, str] | None = None) -> Iterator[Agent]:
-    """Start a command and wait for its ready line."""
-    process = spawn([command(name), *options], env=env, stdout=subprocess.PIPE)
+def machine(base: Path, state: Path | None = None) -> Iterator[Machine]:
+    """The resources of a root until the block ends."""
+    heard, hub = Heard(), Hub()
+    end = hub.subscribe(heard.hear)
+    settings = Settings(state / "settings.json") if state else Settings()
+    resources = LinuxResources(Context(Root(base), settings, hub))
     try:
-        yield Agent(process, ready_line(process))
+        yield Machine(base, resources, heard)
     finally:
-        stop(process)
+        resources.close()
+        end()
 
 
-def ready_line(process: subprocess.Popen[str], seconds: float = 30) -> str:
-    """The first line of a child's output; RuntimeError when it ends or says nothing in time."""
-    assert process.stdout is not None
-    deadline = time.monotonic() + seconds
-    read = b""
-    while not read.endswith(b"\n"):
-        if not select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            raise RuntimeError(f"not ready in {seconds} s, said {read!r}")
-        byte = os.read(process.stdout.fileno(), 1)
-        if not byte:
-            raise RuntimeError(f"ended with {process.wait(5)} before it was ready, said {read!r}")
-        read += byte
-    return read.decode().strip()
-
-
-def mhctl(
-    *arguments: str, env: Mapping[str, str] | None = None, seconds: float = 30
-) -> subprocess.CompletedProcess[str]:
-    """Run mhctl to its end."""
-    return subprocess.run(
-        [command("mhctl"), *arguments],
-        env={**os.environ, **(env or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-    )
+def counted(path: Path) -> Callable[[], int]:
+    """How many lines a file has: what agents do to say that they ran."""
+    return lambda: len(path.read_text().splitlines()) if path.exists() else 0

@@ -118,7 +118,9 @@ class Operations:
                     f"recurring operations are run by process {self._store.owner()}, "
                     "another agent with the same state directory: ask that one"
                 )
-            self._runner.post(lambda: self._resume(kept))
+            done: Future[None] = Future()
+            self._runner.post(lambda: self._resume(kept, done))
+            _wait(done, ANSWER_SECONDS)
 
     def cancel(self, name: str, action: str, interval: int, seconds: float) -> None:
         """End an operation; a run that is under way is killed, and has ended. `not-found` when there is
@@ -213,7 +215,7 @@ class Operations:
             return False
         return True
 
-    def _resume(self, kept: "Sequence[tuple[int, Action, Memo]]") -> None:
+    def _resume(self, kept: "Sequence[tuple[int, Action, Memo]]", done: "Future[None]") -> None:
         now = time.time_ns()
         for at, (slot, action, memo) in enumerate(kept):
             if memo.running:
@@ -224,6 +226,7 @@ class Operations:
             self._table[action.id] = each
             # spread, so that they do not all begin at once
             self._runner.later(action.interval / 1000 * at / len(kept), partial(self._begin, each))
+        done.set_result(None)
 
     def _planned(self, action: Action) -> Work:
         try:

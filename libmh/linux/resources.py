@@ -41,6 +41,13 @@ class LinuxResources(Resources):
         """Go on with the operations of the agent before; the agent calls this once."""
         self._operations.resume()
 
+    def close(self) -> None:
+        """Kill what runs, and let another agent have what recurs."""
+        with self._lock:
+            made, self._made = self._made, None
+        if made is not None:
+            made.close()
+
     def list_standards(self) -> list[str]:
         return standards.here(self._root)
 
@@ -156,7 +163,7 @@ class LinuxResources(Resources):
             if self._made is None:
                 store = Store(self._context.settings.directory)
                 self._made = Operations(Runner(), store, self._plan, self._tell)
-                atexit.register(self._made.close)
+                atexit.register(self.close)
             return self._made
 
     def _plan(self, action: Action) -> Work:

@@ -6,6 +6,7 @@ pipes of which the first 64 KiB are kept and the rest is thrown away. When the s
 for what it left running; when its time has passed, or it is stopped, all of that is killed with it.
 """
 
+import contextlib
 import errno
 import fcntl
 import heapq
@@ -45,6 +46,7 @@ LAST_READS = 16
 UNWATCHED = 0.1  # a pipe holds 64 KiB: most scripts have ended before anybody need read
 REAPED_WITHIN = 5.0
 CLOSED_WITHIN = 3.0
+LAST_STANDARD = 2
 DEFAULTED = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them, and a script would inherit that
 
 
@@ -160,12 +162,17 @@ class Runner:
         self.post(lambda: self._stop(run))
 
     def post(self, function: Callable[[], None]) -> None:
-        """Call a function soon, from any thread."""
-        self._posted.append(function)
-        if self._thread is None:
-            self._begin()
-        if threading.current_thread() is not self._thread:
-            os.eventfd_write(self._wake, 1)
+        """Call a function soon, from any thread; never once the runner is closed."""
+        with self._lock:
+            if self._wake < 0:
+                return
+            self._posted.append(function)
+            if self._thread is None:
+                _keep_descriptors()
+                self._thread = threading.Thread(target=self._loop, name="runner", daemon=True)
+                self._thread.start()
+            if threading.current_thread() is not self._thread:
+                os.eventfd_write(self._wake, 1)
 
     def later(self, seconds: float, function: Callable[[], None]) -> None:
         """Call a function after some time; from the runner's thread only."""
@@ -173,18 +180,17 @@ class Runner:
 
     def close(self) -> None:
         """Kill what runs, and end the thread."""
-        with self._lock:
-            thread = self._thread
-            self._closing = True
+        self._closing = True
+        thread = self._thread
         if thread is not None and thread.is_alive():
             self.post(self._kill_all)
             thread.join(CLOSED_WITHIN)
-
-    def _begin(self) -> None:
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="runner", daemon=True)
-                self._thread.start()
+            if self._wake >= 0 and (thread is None or not thread.is_alive()):
+                self._poll.close()
+                os.close(self._wake)
+                os.close(self._null)
+                self._wake = -1
 
     def _loop(self) -> None:
         while not self._closing or self._running or self._posted:
@@ -364,3 +370,11 @@ class Runner:
 def _failed(error: BaseException) -> Ending:
     code = TIMED_OUT if isinstance(error, Timeout) else OTHER_ERROR
     return Ending(code, stderr=str(error).encode())
+
+
+def _keep_descriptors() -> None:
+    """Let no script have what this process was handed by whoever started it; its own are not handed on."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names alone
+        with contextlib.suppress(OSError):  # it was the directory's own
+            if int(name) > LAST_STANDARD:
+                os.set_inheritable(int(name), False)  # noqa: FBT003 - the standard library's
