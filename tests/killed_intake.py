@@ -16,8 +16,6 @@ import fleet
 from mh_conductor.intake import Intake
 from mh_conductor.store import open_store
 
-RULES = fleet.RULES
-
 
 def main(path: str, fatal: int) -> None:
     store = open_store(f"sqlite:///{path}")
