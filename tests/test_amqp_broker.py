@@ -179,6 +179,29 @@ def test_memory_is_bounded_over_all_queues() -> None:
     run(test())
 
 
+def test_producers_go_on_when_memory_is_free_again() -> None:
+    async def test() -> None:
+        async with (
+            brokered(replace(LIMITS, memory=5_000, credit=4)) as (broker, port),
+            dialled(port) as connection,
+        ):
+            hoard = await connection.sender("hoard")
+            await hoard.send_acked(encoded(body=b"x" * 6_000))
+            sender = await connection.sender("q")
+            outcomes: list[Outcome] = []
+            for raw in numbered(20):
+                sender.send(raw, on_outcome=outcomes.append)
+            await eventually(lambda: outcomes and outcomes[0].word is Word.REJECTED)
+            await asyncio.sleep(0.2)
+            assert sender.waiting > 10
+            await connection.receiver("hoard", Inbox())
+            await eventually(lambda: broker.counters.bytes < 5_000)
+            await eventually(lambda: len(outcomes) == 20)
+            assert outcomes[-1].word is Word.ACCEPTED
+
+    run(test())
+
+
 def test_messages_expire_where_they_wait() -> None:
     async def test() -> None:
         async with brokered() as (broker, port), dialled(port) as connection:

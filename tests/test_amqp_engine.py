@@ -207,6 +207,19 @@ def test_links_come_and_go_without_a_trace() -> None:
     run(test())
 
 
+@pytest.mark.parametrize("channels", [(4, 16), (16, 4), (1, 1)])
+def test_links_share_a_session_when_channels_run_out(channels: tuple[int, int]) -> None:
+    async def test() -> None:
+        here, there = (replace(LIMITS, channels=count) for count in channels)
+        async with listening(Echo(), there) as listener, dialled(listener.port, here) as connection:
+            senders = [await connection.sender(f"there-{number}") for number in range(30)]
+            for sender in senders:
+                await sender.send_acked(b"x")
+            assert len(connection._sessions) == min(channels)
+
+    run(test())
+
+
 def test_the_far_end_closing_a_link_is_told() -> None:
     async def test() -> None:
         told: list[tuple[str, str]] = []

@@ -94,6 +94,8 @@ class Broker:
             for queue in [*self.queues.values(), *self._subscribers]:
                 queue.sweep(now)
                 queue.look_idle()
+                if not self._crowded():
+                    queue.relent()
 
     # what peers do
 

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 from libmh.errors import InvalidArguments
 from libmh.serve import Command, Process
@@ -13,8 +14,9 @@ from mh_amqp.engine import Listener, listen
 DEFAULT_LISTEN = "127.0.0.1:5672"
 
 
-def main() -> int:
-    return run(COMMAND)
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    return run(COMMAND, argv)
 
 
 def address_of(text: str) -> tuple[str, int]:

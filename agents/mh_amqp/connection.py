@@ -372,6 +372,7 @@ class Connection:
     def _session(self, *, shared: bool) -> Handle:
         if self.closed.done() or self.pump.reason is not None:
             raise errors.Unavailable(f"the connection has ended: {self.pump.reason}")
+        shared = shared or len(self._sessions) >= self.pump.channels() - 1
         if shared and self._shared:
             return self._shared
         session = lib.pn_session(pn.impl(self.pump.engine))

@@ -151,6 +151,10 @@ class Pump(asyncio.Protocol):
         EXTERNAL."""
         return str(self._transport.user or "anonymous")
 
+    def channels(self) -> int:
+        """How many sessions both sides allow."""
+        return int(min(self.limits.channels, lib.pn_transport_remote_channel_max(self._t) + 1))
+
     def transport_condition(self) -> tuple[str, str]:
         return pn.condition_of(lib.pn_transport_condition(self._t))
 
@@ -272,7 +276,7 @@ class Pump(asyncio.Protocol):
         return sasl.outcome == SASL.OK and self._transport.authenticated and sasl.mech in self._mechanisms
 
     def _peer_fault(self, error: Exception) -> None:
-        log.warning("peer %s: what it sent cannot be read, closing: %s", self.peer, error)
+        log.info("peer %s: what it sent cannot be read, closing: %s", self.peer, error)
         self.fail(outcome.DECODE_ERROR, f"what the peer sent cannot be read: {error}")
         self.close_engine(outcome.DECODE_ERROR, "what was sent cannot be read")
 

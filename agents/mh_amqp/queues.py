@@ -131,7 +131,7 @@ class Queue:
                 self._expire(stored)
             else:
                 self._deliver(consumer, stored)
-        self._relent()
+        self.relent()
 
     def throttle(self, producer: Receiver) -> None:
         """No more credit for this producer until the queue is half empty."""
@@ -149,7 +149,7 @@ class Queue:
                 else:
                     kept.append(stored)
             self.waiting = kept
-            self._relent()
+            self.relent()
 
     def add(self, consumer: Sender) -> None:
         self.consumers.append(consumer)
@@ -217,7 +217,7 @@ class Queue:
         else:
             self._take_back(stored, failed=came.word is not Word.RELEASED)
         if self.throttled:
-            self._relent()
+            self.relent()
         if not self.consumers:
             self.look_idle()
 
@@ -251,7 +251,8 @@ class Queue:
         self.counters.expired += 1
         self._count(-len(stored.raw), -1)
 
-    def _relent(self) -> None:
+    def relent(self) -> None:
+        """Let producers go on when there is room again."""
         if self.throttled and not self.busy():
             throttled, self.throttled = self.throttled, []
             for producer in throttled:

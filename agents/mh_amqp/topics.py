@@ -6,11 +6,13 @@ from collections import deque
 from collections.abc import Callable
 
 from mh_amqp.addresses import has_wildcards, matches
+from mh_amqp.limits import MIB
 from mh_amqp.queues import Queue, Stored
 
 SLICE = 200
 MOST_CACHED = 4096
 MOST_JOBS = 1000
+MOST_JOB_BYTES = 64 * MIB
 
 
 class Topics:
@@ -25,6 +27,7 @@ class Topics:
         self._patterns: dict[str, list[Queue]] = {}
         self._found: dict[str, tuple[Queue, ...]] = {}
         self._jobs: deque[tuple[bytes, float | None, bool, tuple[Queue, ...]]] = deque()
+        self._job_bytes = 0
         self._on_overflow = on_overflow
 
     def subscribe(self, address: str, queue: Queue) -> None:
@@ -48,11 +51,12 @@ class Topics:
         if not self._jobs and len(queues) <= SLICE:
             self._copy(raw, expires, queues, settled=settled)
             return True
-        if len(self._jobs) >= MOST_JOBS:
+        if len(self._jobs) >= MOST_JOBS or self._job_bytes + len(raw) > MOST_JOB_BYTES:
             return False
         if not self._jobs:
             asyncio.get_running_loop().call_soon(self._slice)
         self._jobs.append((raw, expires, settled, queues))
+        self._job_bytes += len(raw)
         return True
 
     def receivers(self, address: str) -> tuple[Queue, ...]:
@@ -72,9 +76,11 @@ class Topics:
 
     def _slice(self) -> None:
         raw, expires, settled, queues = self._jobs.popleft()
+        self._job_bytes -= len(raw)
         self._copy(raw, expires, queues[:SLICE], settled=settled)
         if queues[SLICE:]:
             self._jobs.appendleft((raw, expires, settled, queues[SLICE:]))
+            self._job_bytes += len(raw)
         if self._jobs:
             asyncio.get_running_loop().call_soon(self._slice)
 
