@@ -127,7 +127,7 @@ def test_errors_come_back_as_themselves(tmp_path: Path, request_: Request, kind:
 def test_who_may_not_is_told(tmp_path: Path) -> None:
     async def check(agent: Any, host: AmqpTransport) -> None:
         with pytest.raises(
-            NotAuthorized, match="'anonymous' may not use 'org.example.Toy.strike'"
+            NotAuthorized, match=r"'anonymous' may not use 'org\.example\.Toy\.strike'"
         ) as caught:
             await host.call(asked("strike", "x"))
         assert caught.value.details["action"] == "org.example.Toy.strike"

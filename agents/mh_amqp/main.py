@@ -3,11 +3,13 @@
 import argparse
 from collections.abc import Sequence
 
-from libmh.errors import InvalidArguments
+from libmh.errors import InvalidArguments, NotFound
+from libmh.providers import all_interfaces, find_interface
 from libmh.serve import Command, Process
 from libmh.serve import main as run
 from mh_amqp.names import listening_place, place
 
+ALL = ""
 DEFAULT_BROKER = "amqp://127.0.0.1:5672"
 
 
@@ -37,10 +39,20 @@ def _options(parser: argparse.ArgumentParser) -> None:
         default=60.0,
         help="between capability reports, 0 sends none (default 60)",
     )
+    parser.add_argument(
+        "--print-schema",
+        metavar="INTERFACE",
+        nargs="?",
+        const=ALL,
+        help="print what can be asked over AMQP as JSON, of one interface or all, instead of serving",
+    )
 
 
 async def _body(process: Process) -> None:
     options = process.options
+    if options.print_schema is not None:
+        print(_schema(options.print_schema), end="")
+        return
     if options.listen is not None and options.broker:
         raise InvalidArguments("--listen and --broker exclude each other: an agent does one of them")
     if options.listen is None:
@@ -53,6 +65,15 @@ async def _body(process: Process) -> None:
     from mh_amqp.agent import run as serve
 
     await serve(process)
+
+
+def _schema(name: str) -> str:
+    from mh_amqp.schema import schema
+
+    found = all_interfaces() if name == ALL else tuple(filter(None, [find_interface(name)]))
+    if not found:
+        raise NotFound(f"there is no interface '{name}'")
+    return schema(found)
 
 
 COMMAND = Command("mh-amqp", "Serve this host on AMQP 1.0.", _body, _options, frozenset({"authority"}))

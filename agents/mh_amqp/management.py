@@ -6,6 +6,7 @@ declared property, which is read. The type `org.amqp.management` is the node its
 `GET-ATTRIBUTES`, `GET-OPERATIONS`, `GET-ANNOTATIONS`, `GET-MGMT-NODES`.
 """
 
+import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -104,9 +105,9 @@ class Management:
             return await self._node(operation, message, body, caller, form)
         interface = self._interface(message)
         self._check_name(message)
-        asked = Request(
-            interface.name, "", Verb.GET_ALL, (), caller, _deadline(message), message.text("mh:v")
-        )
+        version, number = message.text("mh:v"), message.id_text() or uuid.uuid4().hex
+        deadline = _deadline(message)
+        asked = Request(interface.name, "", Verb.GET_ALL, (), caller, deadline, version, number)
         if operation == READ:
             return await self._read(interface, asked, body, form)
         if operation == UPDATE:

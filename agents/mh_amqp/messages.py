@@ -35,6 +35,7 @@ SECTIONS: Mapping[str, int] = MappingProxyType(
     }
 )
 TTL_FIELD = 2
+MAX_ID = 256
 MAX_TTL = 2**32 - 1
 MESSAGE_ID, USER_ID, TO, SUBJECT, REPLY_TO, CORRELATION_ID, CONTENT_TYPE, CONTENT_ENCODING, EXPIRY = range(9)
 
@@ -58,6 +59,10 @@ class Message:
     properties: Mapping[str, Plain] = field(default_factory=dict)
     data: bytes | None = None
     value: bytes | None = None
+
+    def id_text(self) -> str:
+        """The message-id for people, "" where there is none."""
+        return str(codec.decode(self.message_id)[0])[:MAX_ID] if self.message_id else ""
 
     def text(self, name: str) -> str | None:
         """An application property that has to be a string; anything else counts as absent."""
