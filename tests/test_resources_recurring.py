@@ -3,7 +3,9 @@
 import itertools
 import json
 import os
+import signal
 import stat
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -201,6 +203,20 @@ def test_death_in_the_middle_is_told(tmp_path: Path, code: Path) -> None:
         assert here.resources.operations()[0].running
         here.resources.watch()
         wait_for(lambda: here.resources.operations()[0].interrupted)
+
+
+def test_what_the_dead_left_running_does_not_run_beside_its_successor(tmp_path: Path, code: Path) -> None:
+    state = tmp_path / "state"
+    with machine(tmp_path, state) as here:
+        here.recur("Web", 3_600_000)
+    store = Store(state)
+    assert store.own()
+    store.running(0)
+    store.release()
+    mark = {"MATAHARI_RUN": f"{state}:r_monitor_3600000"}
+    with subprocess.Popen(["sleep", "60"], env=mark) as left, machine(tmp_path, state) as here:
+        here.resources.watch()
+        assert left.wait(5) == -signal.SIGKILL
 
 
 def test_an_agent_that_is_gone_is_not_installed(tmp_path: Path, code: Path) -> None:

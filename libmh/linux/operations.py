@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 from libmh.api.resources import Operation
 from libmh.errors import BackendFailed, Conflict, NotFound, Problem, Timeout, Unavailable
 from libmh.guard import SHARED
+from libmh.linux.descendants import kill_marked
 from libmh.linux.opstore import MAX_OPERATIONS, Memo, Store
-from libmh.linux.runner import MISSING, Calling, Ending, Run, Runner, Work
+from libmh.linux.runner import MISSING, Calling, Command, Ending, Run, Runner, Work
 
 log = logging.getLogger("libmh.linux.operations")
 T = TypeVar("T")
@@ -186,7 +187,7 @@ class Operations:
         if slot is None:
             first.set_exception(Unavailable(f"{MAX_OPERATIONS} operations recur already"))
             return
-        new = Recurring(action, work, slot, first)
+        new = Recurring(action, self._marked(action, work), slot, first)
         self._table[action.id] = new
         if not self._defined(first):
             self._restore(action.id, old)
@@ -217,16 +218,25 @@ class Operations:
 
     def _resume(self, kept: "Sequence[tuple[int, Action, Memo]]", done: "Future[None]") -> None:
         now = time.time_ns()
+        left = {self._mark(action) for _, action, memo in kept if memo.running}
+        if left:
+            kill_marked(left)  # else it would run beside its successor
         for at, (slot, action, memo) in enumerate(kept):
             if memo.running:
                 log.warning("operation '%s': an agent died in the middle of it", action.id)
             interrupted = now if memo.running else memo.interrupted
             self._store.remember(slot, replace(memo, running=False, interrupted=interrupted))
-            each = Recurring(action, self._planned(action), slot)
+            each = Recurring(action, self._marked(action, self._planned(action)), slot)
             self._table[action.id] = each
             # spread, so that they do not all begin at once
             self._runner.later(action.interval / 1000 * at / len(kept), partial(self._begin, each))
         done.set_result(None)
+
+    def _mark(self, action: Action) -> str:
+        return f"{self._store.place}:{action.id}"
+
+    def _marked(self, action: Action, work: Work) -> Work:
+        return replace(work, mark=self._mark(action)) if isinstance(work, Command) else work
 
     def _planned(self, action: Action) -> Work:
         try:

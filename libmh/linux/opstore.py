@@ -57,6 +57,11 @@ class Store:
         self._memos: bytearray | mmap.mmap = bytearray(0 if directory else RECORD.size * MAX_OPERATIONS)
 
     @property
+    def place(self) -> str:
+        """What tells these operations from those of any other agent: the directory, or the process."""
+        return str(self._directory or os.getpid())
+
+    @property
     def owned(self) -> bool:
         return self._directory is None or self._lock >= 0
 

@@ -53,12 +53,13 @@ DEFAULTED = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them, and a scrip
 @dataclass(frozen=True, slots=True)
 class Command:
     """A program with its arguments, all of its environment and its time in seconds. `scope`: the systemd
-    scope that the program puts itself into."""
+    scope that the program puts itself into; `mark`: by which it and what it started can be found."""
 
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
     seconds: float
     scope: str = ""
+    mark: str = ""
     limit: int = MAX_OUTPUT
 
 
@@ -240,7 +241,7 @@ class Runner:
         if isinstance(run.work, Calling):
             self._call(run, run.work)
             return
-        run.mark = f"{os.getpid()}-{next(self._numbers)}"
+        run.mark = run.work.mark or f"{os.getpid()}-{next(self._numbers)}"
         try:
             self._spawn(run, run.work)
         except OSError as error:
