@@ -21,6 +21,7 @@ from libmh.spec import (
     Word,
     Words,
 )
+from libmh.wire import dump
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -126,3 +127,8 @@ def wrong(declared: Type) -> st.SearchStrategy[Any]:
             return wrong(item).filter(lambda each: each is not None)
         case Anything():
             return st.sampled_from([float("nan"), "a\0b", 2**64, [["\0"]]])
+
+
+def dumped(declared: Type, value: Any) -> Plain:
+    """The plain tree of a value that fits."""
+    return dump(declared, value, "it")

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
 from libmh.api.aggregates import Aggregates, Reports
-from libmh.call import Request, Verb
+from libmh.call import Bound, Request, Verb, prepare
 from libmh.errors import InvalidArguments, Timeout, Unavailable
 from libmh.events import Event
 from libmh.providers import find_interface
@@ -95,7 +95,10 @@ class AmqpTransport:
         interface = self._interface(request.interface)
         member = interface.members.get(request.member) if interface else None
         deadline = request.deadline or (member.deadline if member else DEFAULT_DEADLINE)
-        body = _body(request, member)
+        try:
+            body = _body(request, member)
+        except (ValueError, TypeError, RecursionError) as error:  # no JSON: NaN, half a character, too deep
+            raise _misfit(interface, request, error) from error
         made = await self.open(min(deadline, CONNECT_SECONDS))
         message = request_message(request, body, deadline, self._address(request.interface, made.connection))
         reply = await self._ask(message, deadline)
@@ -226,6 +229,12 @@ def _body(request: Request, member: Member | None) -> bytes:
             )
         return _written(request.member, member, values[0])
     return arguments_in_json(member, given if isinstance(given, Mapping) else list(given))
+
+
+def _misfit(interface: Interface | None, request: Request, error: Exception) -> InvalidArguments:
+    if interface is not None:
+        prepare(Bound(interface, None), request)  # raises in the words that the agent would use
+    return InvalidArguments(f"{request.member}: cannot be carried: {error}", argument=request.member)
 
 
 def _written(name: str, member: Member | None, value: Plain) -> bytes:
