@@ -14,7 +14,7 @@ import pytest
 
 from agents import Machine, counted, machine, put
 from libmh.errors import BackendFailed, Conflict, NotFound
-from libmh.linux.opstore import Memo, Store
+from libmh.linux.opstore import Memo, Store, kept
 from waiting import wait_for
 
 FROM_FILE = 'echo run >>"${0%/*}/../../../../../runs"; exit "$(cat "${0%/*}/../../../../../code")"'
@@ -253,7 +253,7 @@ def test_a_memo_is_its_own_inverse(tmp_path: Path) -> None:
     store.remember(1999, memo)
     assert store.memo(1999) == memo
     assert store.memo(0) == Memo()
-    store.define([(1999, {"name": "x"})])
+    store.define([kept(1999, {"name": "x"})])
     assert json.loads((tmp_path / "operations.json").read_text()) == [
         {"slot": 1999, "operation": {"name": "x"}}
     ]

@@ -19,7 +19,7 @@ from libmh.api.resources import Operation
 from libmh.errors import BackendFailed, Conflict, NotFound, Problem, Timeout, Unavailable
 from libmh.guard import SHARED
 from libmh.linux.descendants import kill_marked
-from libmh.linux.opstore import MAX_OPERATIONS, Memo, Store
+from libmh.linux.opstore import MAX_OPERATIONS, Memo, Store, kept
 from libmh.linux.runner import MISSING, Calling, Command, Ending, Run, Runner, Work
 
 log = logging.getLogger("libmh.linux.operations")
@@ -79,6 +79,10 @@ class Recurring:
     gone: "list[Callable[[], None]]" = field(default_factory=list)
     told_at: float = 0.0
     telling: bool = False
+    kept: str = ""
+
+    def __post_init__(self) -> None:
+        self.kept = kept(self.slot, asdict(self.action))
 
 
 Planner = Callable[[Action], Work]
@@ -113,14 +117,14 @@ class Operations:
         with self._resuming:
             if self._store.owned:
                 return
-            kept = [(slot, _action(each), memo) for slot, each, memo in self._store.definitions()]
+            found = [(slot, _action(each), memo) for slot, each, memo in self._store.definitions()]
             if not self._store.own():
                 raise Conflict(
                     f"recurring operations are run by process {self._store.owner()}, "
                     "another agent with the same state directory: ask that one"
                 )
             done: Future[None] = Future()
-            self._runner.post(lambda: self._resume(kept, done))
+            self._runner.post(lambda: self._resume(found, done))
             _wait(done, ANSWER_SECONDS)
 
     def cancel(self, name: str, action: str, interval: int, seconds: float) -> None:
@@ -146,7 +150,7 @@ class Operations:
             here = list(self._table.copy().values())
             found = [_described(each.action, self._store.memo(each.slot)) for each in here]
         else:
-            found = [_described(_action(kept), memo) for _, kept, memo in self._store.definitions()]
+            found = [_described(_action(each), memo) for _, each, memo in self._store.definitions()]
         return sorted(found, key=lambda operation: operation.id)
 
     def close(self) -> None:
@@ -210,18 +214,18 @@ class Operations:
 
     def _defined(self, waiting: "Future[Result] | Future[None]") -> bool:
         try:
-            self._store.define((each.slot, asdict(each.action)) for each in self._table.values())
+            self._store.define(each.kept for each in self._table.values())
         except BackendFailed as problem:
             waiting.set_exception(problem)
             return False
         return True
 
-    def _resume(self, kept: "Sequence[tuple[int, Action, Memo]]", done: "Future[None]") -> None:
+    def _resume(self, found: "Sequence[tuple[int, Action, Memo]]", done: "Future[None]") -> None:
         now = time.time_ns()
-        left = {self._mark(action) for _, action, memo in kept if memo.running}
+        left = {self._mark(action) for _, action, memo in found if memo.running}
         if left:
             kill_marked(left)  # else it would run beside its successor
-        for at, (slot, action, memo) in enumerate(kept):
+        for at, (slot, action, memo) in enumerate(found):
             if memo.running:
                 log.warning("operation '%s': an agent died in the middle of it", action.id)
             interrupted = now if memo.running else memo.interrupted
@@ -229,7 +233,7 @@ class Operations:
             each = Recurring(action, self._marked(action, self._planned(action)), slot)
             self._table[action.id] = each
             # spread, so that they do not all begin at once
-            self._runner.later(action.interval / 1000 * at / len(kept), partial(self._begin, each))
+            self._runner.later(action.interval / 1000 * at / len(found), partial(self._begin, each))
         done.set_result(None)
 
     def _mark(self, action: Action) -> str:
@@ -349,9 +353,9 @@ def _wait(future: "Future[T]", seconds: float) -> T:
         raise Timeout(f"it has not ended within {seconds:g} s") from None
 
 
-def _action(kept: Mapping[str, Any]) -> Action:
+def _action(definition: Mapping[str, Any]) -> Action:
     try:
-        return Action(**kept)
+        return Action(**definition)
     except TypeError as error:  # a newer version wrote it
         raise BackendFailed(f"a recurring operation cannot be read: {error}") from error
 

@@ -13,7 +13,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,11 @@ class Memo:
         return RECORD.pack(
             self.running, self.known, 0, self.rc, self.sequence, 0, self.time, self.interrupted
         )
+
+
+def kept(slot: int, operation: Mapping[str, Any]) -> str:
+    """A definition as it stands on the disk."""
+    return json.dumps({"slot": slot, "operation": operation})
 
 
 def _unpacked(data: bytes) -> Memo:
@@ -108,7 +113,7 @@ class Store:
 
     def running(self, slot: int) -> None:
         """Remember that a run is under way."""
-        self.remember(slot, replace(self.memo(slot), running=True))
+        self._memos[slot * RECORD.size] = True
 
     def definitions(self) -> list[tuple[int, Mapping[str, Any], Memo]]:
         """What is on the disk: slot, definition, memo. `backend-failed` when it is none of ours."""
@@ -129,13 +134,12 @@ class Store:
             if 0 <= slot < MAX_OPERATIONS
         ]
 
-    def define(self, operations: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
-        """Keep these, and no others. `backend-failed` when the disk refuses."""
+    def define(self, kept: Iterable[str]) -> None:
+        """Keep these that `kept` made, and no others. `backend-failed` when the disk refuses."""
         if self._directory is None:
             return
-        kept = [{"slot": slot, "operation": operation} for slot, operation in operations]
         try:
-            replace_file(self._directory / "operations.json", json.dumps(kept) + "\n", SECRET)
+            replace_file(self._directory / "operations.json", "[" + ",\n".join(kept) + "]\n", SECRET)
         except OSError as error:
             raise BackendFailed(
                 f"recurring operations cannot be kept in '{self._directory}': {error.strerror}"
