@@ -67,9 +67,9 @@ async def _serve(
     try:
         await Server(address, dispatcher, polkit, connections).run(process)
     except BaseException as error:
-        if not ready.done():
-            ready.set_exception(error)
-        raise
+        if ready.done():
+            raise
+        ready.set_exception(error)
     finally:
         waiting.cancel()
 

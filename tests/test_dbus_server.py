@@ -25,10 +25,12 @@ from libmh.errors import (
     Failed,
     Internal,
     InvalidArguments,
+    NotAuthorized,
     NotFound,
     Problem,
     Unavailable,
 )
+from libmh.linux.sysconfig import LinuxSysconfig
 from probe import ProbeHost
 from source_tree import ROOT
 from testbed import needs
@@ -396,3 +398,37 @@ def test_told_to_end_it_ends_in_time_and_gives_its_names_back(tmp_path: Path) ->
         assert process.wait(10) == 0
         with pytest.raises(Unavailable):
             caller.call("org.matahariproject.Host", "/", PEER, "Ping")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--bus", "nonsense"], "is not a D-Bus address"),
+        (["--bus", "unix:path=/nonexistent", "--only", "Nonsense"], "there is no interface 'Nonsense'"),
+    ],
+)
+def test_what_waiting_does_not_mend_ends_it(tmp_path: Path, options: list[str], words: str) -> None:
+    command = [sys.executable, "-m", "mh_dbus.main", "--state", str(tmp_path), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_name_of_a_plug_in_may_be_refused(either: str) -> None:
+    policies = sorted((ROOT / "packaging/dbus-1/system.d").glob("*.conf"))
+    with private_bus(policies) as address:
+        with serving(address, LinuxSysconfig, ProbeHost), raw(address) as caller:
+            (values,) = caller.call(
+                "org.matahariproject.Sysconfig", PATH, PROPERTIES, "GetAll", "s", PROBE
+            )  # root may send anything there; the object answers though its own name is not ours
+            assert values["number"] == 1
+        with pytest.raises(NotAuthorized), serving(address, ProbeHost):
+            pass
+
+
+def test_only_may_come_from_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('only = ["Host", "Network"]\n')
+    configured = ("--config", str(tmp_path / "config.toml"))
+    with private_bus() as address, agent(address, tmp_path, *configured) as process:
+        assert ready(process).endswith("as org.matahariproject.Host org.matahariproject.Network")

@@ -1,12 +1,12 @@
 """The files that a system bus and polkit want installed, derived from the declaration of what is served."""
 
+import html
 from collections.abc import Iterable, Mapping, Sequence
-from xml.sax.saxutils import escape, quoteattr
 
 from libmh.api.aggregates import Aggregates, Reports
 from libmh.providers import all_interfaces
 from libmh.spec import Access, Interface, Kind, Member, interface_of
-from mh_dbus.introspection import installed_xml
+from mh_dbus.introspection import installed_xml, quoted
 
 VENDOR = "Matahari"
 PROGRAM = "/usr/bin/mh-dbus"
@@ -47,13 +47,13 @@ def bus_policy(bus: str, interfaces: Sequence[Interface]) -> str:
         *(f"org.freedesktop.DBus.{name}" for name in STANDARD),
     ]
     rules = "".join(
-        f"    <allow send_destination={quoteattr(bus)}\n           send_interface={quoteattr(name)}/>\n"
+        f"    <allow send_destination={quoted(bus)}\n           send_interface={quoted(name)}/>\n"
         for name in allowed
     )
     return (
         f"{BUS_DOCTYPE}<busconfig>\n"
-        f'  <policy user="root">\n    <allow own={quoteattr(bus)}/>\n'
-        f"    <allow send_destination={quoteattr(bus)}/>\n  </policy>\n"
+        f'  <policy user="root">\n    <allow own={quoted(bus)}/>\n'
+        f"    <allow send_destination={quoted(bus)}/>\n  </policy>\n"
         f'  <policy context="default">\n{rules}  </policy>\n</busconfig>\n'
     )
 
@@ -79,11 +79,15 @@ def _action(member: Member) -> str:
         for name, word in zip(("allow_any", "allow_inactive", "allow_active"), allowed, strict=True)
     )
     return (
-        f"  <action id={quoteattr(member.action)}>\n"
-        f"    <description>{escape(member.summary.replace('`', ''))}</description>\n"
-        f"    <message>{escape(_message(member))}</message>\n"
+        f"  <action id={quoted(member.action)}>\n"
+        f"    <description>{html.escape(member.summary.replace('`', ''), quote=False)}</description>\n"
+        f"    <message>{_text(_message(member))}</message>\n"
         f"    <defaults>\n{defaults}    </defaults>\n  </action>\n"
     )
+
+
+def _text(words: str) -> str:
+    return html.escape(words.replace("`", ""), quote=False)
 
 
 def _message(member: Member) -> str:

@@ -1,7 +1,7 @@
 """Introspection data (D-Bus specification, "Introspection Data Format"), derived from the declaration."""
 
+import html
 from collections.abc import Iterable, Sequence
-from xml.sax.saxutils import quoteattr
 
 from libmh.spec import Field, Interface, Kind, Member
 from mh_dbus.signatures import property_type, signature_of
@@ -63,6 +63,11 @@ OBJECT_MANAGER = """  <interface name="org.freedesktop.DBus.ObjectManager">
 """
 
 
+def quoted(text: str) -> str:
+    """An attribute's value. (The standard library's XML helpers load an HTTP client.)"""
+    return f'"{html.escape(text)}"'
+
+
 def emits_changed(member: Member) -> str:
     """When PropertiesChanged tells of a property: `const` never, `true` always, `false` not to be relied on,
     as for a gauge."""
@@ -75,7 +80,7 @@ def emits_changed(member: Member) -> str:
 
 def interface_xml(interface: Interface) -> str:
     """The `<interface>` element of a declared interface."""
-    lines = [f"  <interface name={quoteattr(interface.name)}>"]
+    lines = [f"  <interface name={quoted(interface.name)}>"]
     for member in interface.members.values():
         lines += {Kind.METHOD: _method, Kind.PROPERTY: _property, Kind.EVENT: _signal}[member.kind](member)
     lines.append("  </interface>")
@@ -84,7 +89,7 @@ def interface_xml(interface: Interface) -> str:
 
 def _method(member: Member) -> list[str]:
     arguments = [
-        f'      <arg name={quoteattr(each.name)} type="{signature_of(each.type)}" direction="in"/>'
+        f'      <arg name={quoted(each.name)} type="{signature_of(each.type)}" direction="in"/>'
         for each in member.arguments
     ]
     return _element("method", member.name, [*arguments, *_results(member.results)])
@@ -92,7 +97,7 @@ def _method(member: Member) -> list[str]:
 
 def _results(results: Sequence[Field]) -> list[str]:
     return [
-        f'      <arg name={quoteattr(each.name)} type="{signature_of(each.type)}" direction="out"/>'
+        f'      <arg name={quoted(each.name)} type="{signature_of(each.type)}" direction="out"/>'
         for each in results
     ]
 
@@ -101,7 +106,7 @@ def _property(member: Member) -> list[str]:
     access = "read" if member.setter is None else "readwrite"
     kind = signature_of(property_type(member))
     return [
-        f'    <property name={quoteattr(member.name)} type="{kind}" access="{access}">',
+        f'    <property name={quoted(member.name)} type="{kind}" access="{access}">',
         f'      <annotation name="{EMITS_CHANGED}" value="{emits_changed(member)}"/>',
         "    </property>",
     ]
@@ -109,7 +114,7 @@ def _property(member: Member) -> list[str]:
 
 def _signal(member: Member) -> list[str]:
     arguments = [
-        f'      <arg name={quoteattr(each.name)} type="{signature_of(each.type)}"/>'
+        f'      <arg name={quoted(each.name)} type="{signature_of(each.type)}"/>'
         for each in member.arguments
     ]
     return _element("signal", member.name, arguments)
@@ -117,8 +122,8 @@ def _signal(member: Member) -> list[str]:
 
 def _element(tag: str, name: str, inside: list[str]) -> list[str]:
     if not inside:
-        return [f"    <{tag} name={quoteattr(name)}/>"]
-    return [f"    <{tag} name={quoteattr(name)}>", *inside, f"    </{tag}>"]
+        return [f"    <{tag} name={quoted(name)}/>"]
+    return [f"    <{tag} name={quoted(name)}>", *inside, f"    </{tag}>"]
 
 
 def object_xml(interfaces: Iterable[Interface], children: Iterable[str], *, manager: bool) -> str:
@@ -133,7 +138,7 @@ def object_xml(interfaces: Iterable[Interface], children: Iterable[str], *, mana
             PROPERTIES if declared else "",
             OBJECT_MANAGER if manager else "",
             *declared,
-            *(f"  <node name={quoteattr(child)}/>\n" for child in children),
+            *(f"  <node name={quoted(child)}/>\n" for child in children),
             "</node>\n",
         ]
     )

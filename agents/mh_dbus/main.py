@@ -27,7 +27,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--bus", metavar="ADDRESS", default="system", help="'system', or a D-Bus address: unix:path=..."
     )
     parser.add_argument(
-        "--only", metavar="NAME,...", default="", help="serve these interfaces alone: Host,Network"
+        "--only", metavar="NAME,...", action="append", help="serve these interfaces alone: Host,Network"
     )
     prints = parser.add_argument_group("printing instead of serving; INTERFACE is all when left out")
     for name, what in (
@@ -74,7 +74,8 @@ def _wanted(name: str) -> tuple[Interface, ...]:
 
 
 async def _serve(process: Process) -> None:
-    only = tuple(word for word in process.options.only.split(",") if word)
+    words = ",".join(process.options.only or ()).split(",")
+    only = tuple(word for word in words if word)
     polkit = Polkit()
     agent = host_agent(process, polkit, only)
     # of several agents on one bus, the one that serves all is the one called Agent

@@ -10,7 +10,7 @@ from typing import Any
 from libmh.bus import Bus, connect
 from libmh.connections import Connections
 from libmh.dispatch import Dispatcher
-from libmh.errors import Conflict, NotAuthorized, Problem, Unavailable
+from libmh.errors import BackendFailed, Conflict, InvalidArguments, NotAuthorized, Problem, Unavailable
 from libmh.serve import DRAIN_SECONDS, Process
 from mh_dbus.files import by_bus
 from mh_dbus.polkit import Polkit
@@ -22,6 +22,9 @@ log = logging.getLogger("mh_dbus.server")
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 30.0
 CLOSE_SECONDS = 3.0
+FATAL = (Conflict, NotAuthorized, InvalidArguments, BackendFailed)
+"""At the first connection: another agent, no leave, no address, no D-Bus library. Waiting mends none of
+these."""
 
 
 class Server:
@@ -47,8 +50,8 @@ class Server:
         self._url = address if address.startswith("unix:") else f"{address}:"
 
     async def run(self, process: Process) -> None:
-        """Serve until the process is told to stop. Raises `Conflict` or `NotAuthorized` when the first
-        connection shows that the names are not for us; everything else is waited out."""
+        """Serve until the process is told to stop. Raises what is FATAL when the first
+        connection meets it; everything else is waited out."""
         pause, served = FIRST_PAUSE, False
         try:
             while not process.stop.is_set():
@@ -56,7 +59,7 @@ class Server:
                 try:
                     bus, session = await self._begin()
                 except Problem as problem:
-                    if not served and isinstance(problem, Conflict | NotAuthorized):
+                    if not served and isinstance(problem, FATAL):
                         raise
                     log.warning("%s; next try in %.1f s", problem, pause)
                     self._connections.waiting(self._url, str(problem))

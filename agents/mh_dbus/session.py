@@ -16,17 +16,13 @@ from libmh.dispatch import Dispatcher
 from libmh.errors import Failed, Internal, InvalidArguments, Problem, dbus_name
 from libmh.spec import OptionalOf, Plain
 from mh_dbus.callers import Callers
+from mh_dbus.names import ERROR, INTROSPECTABLE, OBJECT_MANAGER, PEER, PROPERTIES
 from mh_dbus.polkit import Polkit
 from mh_dbus.signatures import NULL, decode, property_type
 from mh_dbus.surface import MANAGERS, MAX_REPLY, Method, Property, Surface
 
 log = logging.getLogger("mh_dbus.session")
 
-PROPERTIES = "org.freedesktop.DBus.Properties"
-INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
-PEER = "org.freedesktop.DBus.Peer"
-OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
-ERROR = "org.freedesktop.DBus.Error."
 MACHINE_ID = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 MAX_NAME = 255
 

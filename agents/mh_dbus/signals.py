@@ -9,7 +9,7 @@ from libmh.bus import Bus
 from libmh.errors import Problem
 from libmh.events import Event, Hub
 from libmh.spec import Kind
-from mh_dbus.session import PROPERTIES
+from mh_dbus.names import PROPERTIES
 from mh_dbus.signatures import arguments_signature, encode_all
 from mh_dbus.surface import Surface, checked_size
 

@@ -26,6 +26,8 @@ from libmh.bus import unwrap, variant
 from libmh.spec import (
     RANGES,
     Anything,
+    Interface,
+    Kind,
     ListOf,
     MapOf,
     Member,
@@ -221,3 +223,9 @@ def _decode_anything(value: Any) -> Plain:
 def encode_all(kinds: Sequence[Type], values: Sequence[Plain]) -> list[Any]:
     """A body: values that `libmh.wire` has passed, by their types."""
     return [encoder(kind)(value) for kind, value in zip(kinds, values, strict=True)]
+
+
+def decode_properties(interface: Interface, values: Mapping[str, Any]) -> dict[str, Plain]:
+    """The values of GetAll by their declared types; a newer agent may have more than we know."""
+    kinds = {member.name: property_type(member) for member in interface.of(Kind.PROPERTY)}
+    return {name: decode(kinds.get(name, Anything()), value) for name, value in values.items()}
