@@ -332,7 +332,8 @@ def command(
     name: str, *arguments: str, ready: str = "ready:"
 ) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """One of our commands as a process, and its ready line."""
-    with child([sys.executable, "-m", name, *arguments], stdout=subprocess.PIPE) as running:
+    code = f"import sys; from {name} import main; sys.exit(main())"
+    with child([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE) as running:
         assert running.stdout is not None
         line = running.stdout.readline()
         assert line.startswith(ready), line

@@ -138,7 +138,8 @@ class Intake:
             if key is None:
                 hand_out(answer)
             else:
-                self.record.finish(key, answer, lifetime(message, reads=node.reads(message)))
+                again = not answer.final and node.idempotent(message)  # it may go better next time
+                self.record.finish(key, answer, 0 if again else lifetime(message, reads=node.reads(message)))
 
     def _reply(self, message: Message, delivery: Delivery, send: Send, answer: Answer) -> None:
         if message.reply_to is not None:

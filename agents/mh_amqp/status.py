@@ -1,7 +1,7 @@
 """Answers as a management node gives them: status codes, words, and bodies that are encoded already."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -40,6 +40,7 @@ WORDS: Mapping[int, str] = MappingProxyType(
         503: "unavailable",
     }
 )
+PASSING = ("unavailable", "timeout", "internal", "failed", "backend-failed", "download-failed")
 MAX_DESCRIPTION = 2000
 
 
@@ -57,10 +58,11 @@ DEFLATED_CONTENT = (codec.symbol(JSON), codec.symbol(types.DEFLATE))
 @dataclass(frozen=True, slots=True)
 class Answer:
     """All of a reply but its addressing: encoded content-type and -encoding, and the sections behind the
-    properties."""
+    properties. One that is not `final` may be another when it is asked for again."""
 
     content: tuple[bytes, ...]
     sections: bytes
+    final: bool = True
 
     def reply(self, to: str, correlation_id: bytes) -> bytes:
         """The message for one requester."""
@@ -102,8 +104,10 @@ def refusal(problem: Problem, host: str, form: Form) -> Answer:
         name: str(value)[:MAX_DESCRIPTION] for name, value in problem.details.items()
     }
     if form is Form.JSON:
-        return in_json(front, types.dump_json(details))
-    return in_amqp(front, codec.any_value(details))
+        made = in_json(front, types.dump_json(details))
+    else:
+        made = in_amqp(front, codec.any_value(details))
+    return replace(made, final=problem.word not in PASSING)
 
 
 def form_of(message: Message) -> Form:
