@@ -11,6 +11,8 @@ from libmh.spec import interface_of
 PLURAL: Mapping[str, str] = {"aggregate": "Aggregates"}
 """Groups that are not called what their interface is."""
 HIDDEN = frozenset({"reports"})
+OVERLAYS: Mapping[str, str] = {"resources": "libmh.cli.resources"}
+"""Group -> module with `COMMANDS` that stand beside its derived commands, or in their place."""
 GENERIC = ("get", "set", "call", "events", "api", "completion")
 
 
@@ -33,7 +35,10 @@ class Derived(click.Group):
 
         place = groups().get(cmd_name)
         if place is not None:
-            return group_for(interface_of(resolve(place)), cmd_name)
+            group = group_for(interface_of(resolve(place)), cmd_name)
+            for command in resolve(f"{OVERLAYS[cmd_name]}:COMMANDS") if cmd_name in OVERLAYS else ():
+                group.add_command(command)
+            return group
         if cmd_name in GENERIC:
             from libmh.cli.generic import COMMANDS
 

@@ -131,7 +131,7 @@ def _help(member: Member) -> str:
 
 def _call(session: Session, interface: Interface, member: Member, given: dict[str, Any]) -> None:
     if member.effect is Effect.DISRUPTS and not given.get("yes"):
-        _confirm(session, member)
+        confirm(session, member)
     texts = {
         argument.name: text for argument in member.arguments if (text := _text(argument, given)) is not None
     }
@@ -170,7 +170,8 @@ def _print_results(session: Session, member: Member, answer: list[Any]) -> None:
     table(("result", "value"), [(r.name, cell(r.type, named[r.name])) for r in member.results])
 
 
-def _confirm(session: Session, member: Member) -> None:
+def confirm(session: Session, member: Member) -> None:
+    """Ask whether to disrupt the host; `invalid-arguments` where nobody can be asked."""
     question = f"'{member.name}' disrupts {session.url}"
     if not sys.stdin.isatty():
         raise InvalidArguments(f"{question}: say --yes where nobody can be asked")

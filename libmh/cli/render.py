@@ -14,6 +14,11 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "Evidence": ("rule", "fact", "requirement", "matched", "reason"),
     "FleetHost": ("hostname", "uuid", "last_seen", "generation", "facts", "traits", "aggregates"),
     "Link": ("name", "kind", "operational_state", "mtu", "speed", "mac_address", "addresses", "driver"),
+    "AgentAction": ("name", "timeout", "interval", "depth", "role"),
+    "Operation": (
+        *("id", "standard", "provider", "agent", "interval", "expected", "last_rc", "last_time"),
+        *("running", "interrupted"),
+    ),
     "Unit": ("name", "load_state", "active_state", "sub_state", "enablement", "description"),
 }
 """The columns of a table of these records; any other has all its fields, and `--json` always has."""
