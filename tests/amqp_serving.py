@@ -354,3 +354,17 @@ async def ask(asker_: Asker, message: Message, deadline: float = 5.0) -> Message
 def value(reply: Message) -> Any:
     """The body of a reply in AMQP values."""
     return None if reply.value is None else codec.decode(reply.value)[0]
+
+
+def with_agent(state: Path, check: Any, **options: Any) -> None:
+    """Run `check(agent, asker)` against a listening agent."""
+
+    async def test() -> None:
+        async with direct_agent(state, **options) as agent, asking(agent.listener.port) as console:
+            await check(agent, console)
+
+    run(test())
+
+
+def code(reply: Message) -> int | None:
+    return reply.number("statusCode")

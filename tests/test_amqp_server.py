@@ -1,8 +1,6 @@
 """The management node: what it answers, when it runs something, and what it survives."""
 
 import asyncio
-import time
-from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +22,7 @@ from amqp_serving import (
     ask,
     asking,
     broker_agent,
+    code,
     command,
     direct_agent,
     everything,
@@ -32,6 +31,7 @@ from amqp_serving import (
     run,
     running_broker,
     value,
+    with_agent,
 )
 from libmh.errors import PROBLEMS, InvalidArguments, Problem
 from libmh.spec import Kind, interface_of
@@ -40,24 +40,8 @@ from mh_amqp.asking import Asker
 from mh_amqp.authority import Role, Roles, roles
 from mh_amqp.messages import Message
 from mh_amqp.names import MANAGEMENT, host_address
-from mh_amqp.record import Record, key_of, lifetime
+from mh_amqp.record import key_of
 from waiting import eventually
-
-Test = Coroutine[Any, Any, None]
-
-
-def with_agent(state: Path, check: Any, **options: Any) -> None:
-    """Run `check(agent, asker)` against a listening agent."""
-
-    async def test() -> None:
-        async with direct_agent(state, **options) as agent, asking(agent.listener.port) as console:
-            await check(agent, console)
-
-    run(test())
-
-
-def code(reply: Message) -> int | None:
-    return reply.number("statusCode")
 
 
 def test_a_read_gives_every_property_with_its_width(tmp_path: Path) -> None:
@@ -265,155 +249,6 @@ def test_roles_are_patterns_and_the_first_counts() -> None:
 def test_a_word_that_is_no_role_is_refused() -> None:
     with pytest.raises(Problem, match="expected one of none, read-only, operator, got 'root'"):
         roles({"authority": {"*": "root"}})
-
-
-# once, and not too late
-
-
-def test_a_repeated_request_is_answered_from_the_record(tmp_path: Path) -> None:
-    async def check(agent: Any, console: Asker) -> None:
-        message = request("strike", body={"what": "once"}, ttl=5000)
-        first, again = await ask(console, message), await ask(console, message)
-        assert value(first) == value(again) == {"count": 1}
-        assert agent.toy.calls["strike"] == 1
-        assert value(await ask(console, request("strike", body={"what": "once"}))) == {"count": 2}
-
-    with_agent(tmp_path, check)
-
-
-def test_a_copy_that_comes_while_the_first_runs_waits_for_its_answer(tmp_path: Path) -> None:
-    async def check(agent: Any, console: Asker) -> None:
-        message = request("strike_slowly", ttl=5000)
-        async with asking(agent.listener.port, "another") as other:
-            first = asyncio.create_task(ask(console, message))
-            await eventually(lambda: agent.toy.calls["strike_slowly"])
-            second = asyncio.create_task(ask(other, message))
-            await eventually(lambda: agent.served.intake.record.repeated)
-            agent.toy.gate.set()
-            assert value(await first) == value(await second) == {"result": 1}
-        assert agent.toy.calls["strike_slowly"] == 1
-
-    with_agent(tmp_path, check)
-
-
-def test_short_ids_of_two_clients_are_two_requests(tmp_path: Path) -> None:
-    async def check(agent: Any, console: Asker) -> None:
-        message = request("strike", body={"what": "x"}, message_id=codec.ulong(0), ttl=5000)
-        async with asking(agent.listener.port, "another") as other:
-            assert value(await ask(console, message)) == {"count": 1}
-            assert value(await ask(other, message)) == {"count": 2}
-            assert value(await ask(console, message)) == {"count": 1}
-
-    with_agent(tmp_path, check)
-
-
-def test_the_record_is_bounded_by_count_bytes_and_age() -> None:
-    now = 1000.0
-    record = Record(max_entries=10, max_bytes=100_000, clock=lambda: now)
-    given: list[status.Answer] = []
-    answer = status.Answer((), b"x" * 1000)
-    for number in range(30):
-        assert record.begin(number, given.append)
-        record.finish(number, answer, 60)
-    assert len(record) == 10
-    assert not record.begin(29, given.append)
-    assert record.begin(0, given.append)
-    record.finish(0, status.Answer((), b"x" * 99_000), 60)
-    assert len(record) == 1
-    now += 61
-    assert record.begin(0, given.append)
-    assert record.begin(None, given.append)
-
-
-def test_an_answer_is_kept_as_long_as_the_request_lives() -> None:
-    assert lifetime(Message(), reads=True) == 0
-    assert lifetime(Message(), reads=False) == 60
-    assert lifetime(Message(ttl=5000), reads=True) == 5
-    assert lifetime(Message(properties={"mh:deadline": 7000}), reads=False) == 7
-    assert lifetime(Message(ttl=2**32 - 1), reads=False) == 300
-
-
-def test_requests_differ_by_caller_id_and_content() -> None:
-    base = request("strike", body={"what": "x"})
-    assert key_of(base, "a") == key_of(replace(base, reply_to="elsewhere"), "a")
-    others = [(base, "b"), (replace(base, value=codec.NULL), "a"), (request("strike"), "a")]
-    assert len({key_of(base, "a"), *(key_of(message, who) for message, who in others)}) == 4
-    assert key_of(Message(), "a") is None
-
-
-def test_what_has_expired_or_cannot_be_answered_is_not_run(tmp_path: Path) -> None:
-    async def check(agent: Any, console: Asker) -> None:
-        sent = [
-            request("strike", body={"what": "late"}, expiry=int(time.time() * 1000) - 1),
-            request("strike", body={"what": "late"}, ttl=0),
-            request("echo"),
-        ]
-        for message in sent:
-            console.sender.send(messages.encode(message))
-        console.sender.send(messages.encode(request("strike", body={"what": "unasked"})))
-        await eventually(lambda: agent.toy.calls["strike"])
-        assert agent.toy.calls == {"strike": 1}
-        assert (agent.served.intake.counters.expired, agent.served.intake.counters.ignored) == (2, 1)
-
-    with_agent(tmp_path, check)
-
-
-def test_what_cannot_be_read_is_rejected(tmp_path: Path) -> None:
-    async def check(agent: Any, console: Asker) -> None:
-        for raw in (b"\xff" * 50, b"\x00\x53\x77", messages.section(0x74, codec.list_of([codec.TRUE]))):
-            with pytest.raises(Problem, match="refused a message"):
-                await console.sender.send_acked(raw)
-        with pytest.raises(Problem, match="there is no node 'elsewhere'"):
-            await console.sender.send_acked(messages.encode(request("READ", to="elsewhere")))
-        assert agent.served.intake.counters.malformed == 3
-        assert code(await ask(console, request("READ"))) == 200
-
-    with_agent(tmp_path, check)
-
-
-def test_a_reply_has_the_requests_correlation(tmp_path: Path) -> None:
-    async def check(agent: Any, console: Asker) -> None:
-        assert console.receiver is not None
-        seen: list[Message] = []
-        console.receiver.on_delivery = lambda delivery: seen.append(messages.decode(delivery.raw))
-        ids = [codec.ulong(0), codec.string("text"), codec.binary(b"\x01"), b"\x98" + bytes(16)]
-        for identity in ids:
-            asked = request("level", message_id=identity, reply_to=console.receiver.address)
-            console.sender.send(messages.encode(asked))
-            console.sender.send(messages.encode(replace(asked, correlation_id=codec.string("mine"))))
-        await eventually(lambda: len(seen) == 8)
-        assert {reply.correlation_id for reply in seen} == {*ids, codec.string("mine")}
-
-    with_agent(tmp_path, check)
-
-
-def test_an_answer_that_is_too_long_is_refused_clearly(tmp_path: Path) -> None:
-    async def check(agent: Any, console: Asker) -> None:
-        many: Any = ["x" * 60_000] * 60
-        assert code(await ask(console, request("echo", body={"value": many}))) == 200
-
-        class Talker(CountingToy):
-            def echo(self, value: Any = None) -> Any:
-                return ["x" * 60_000] * 100
-
-        agent.dispatcher.interfaces[TOY] = replace(agent.dispatcher.interfaces[TOY], provider=Talker())
-        refused = await ask(console, request("echo"))
-        assert code(refused) == 400
-        assert "at most 4194304 are sent" in (refused.text("statusDescription") or "")
-
-    with_agent(tmp_path, check)
-
-
-def test_few_run_at_a_time_and_reads_go_on(tmp_path: Path) -> None:
-    async def check(agent: Any, console: Asker) -> None:
-        waiting = [asyncio.create_task(ask(console, request("wait"), 10)) for _ in range(40)]
-        await eventually(lambda: agent.toy.calls["wait"])
-        async with asking(agent.listener.port, "another") as other:
-            assert code(await ask(other, request("READ"))) == 200
-        agent.toy.gate.set()
-        assert {code(await each) for each in waiting} <= {200, 408}
-
-    with_agent(tmp_path, check)
 
 
 # at a broker
