@@ -432,3 +432,13 @@ def test_only_may_come_from_the_configuration(tmp_path: Path) -> None:
     configured = ("--config", str(tmp_path / "config.toml"))
     with private_bus() as address, agent(address, tmp_path, *configured) as process:
         assert ready(process).endswith("as org.matahariproject.Host org.matahariproject.Network")
+
+
+def test_a_call_under_way_is_answered_before_the_end(either: str) -> None:
+    with private_bus() as address, raw(address) as caller, ThreadPoolExecutor(1) as pool:
+        with serving(address, ProbeHost) as served:
+            under_way = pool.submit(call, caller, "wait", "sd", "x", 0.5)
+            wait_for(lambda: served.dispatcher.counts().outstanding)
+        assert under_way.result(5) == [False]
+        with pytest.raises(Unavailable):
+            call(caller, "release")
