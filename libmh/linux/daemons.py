@@ -6,15 +6,17 @@ none."""
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from libmh.context import Root
-from libmh.errors import Problem
+from libmh.errors import BackendFailed, Problem
 from libmh.linux import sysfs
 
 if TYPE_CHECKING:
     from libmh.bus import SystemBus
 
+T = TypeVar("T")
+SHOWN = 100
 SOCKET = "/run/dbus/system_bus_socket"
 DEADLINE = 10.0
 MAX_BATCH = 1000  # a bus connection queues a few thousand calls, for all who use it
@@ -69,13 +71,28 @@ class Daemon:
             place.name, place.path, place.interface, member, signature, *arguments, timeout=timeout
         )
 
-    def get(self, name: str) -> Any:
-        """A property of the main object."""
+    def value(
+        self, expected: type[T], member: str, signature: str = "", *arguments: Any, timeout: float = DEADLINE
+    ) -> T:
+        """Call a method of the main object that answers one value; `backend-failed` when it answers another
+        kind."""
+        return self._only(expected, member, self.call(member, signature, *arguments, timeout=timeout))
+
+    def get(self, expected: type[T], name: str) -> T:
+        """A property of the main object; `backend-failed` when it is of another kind."""
         place = self.place
-        (value,) = self.bus.call(
+        answer = self.bus.call(
             place.name, place.path, PROPERTIES, "Get", "ss", place.interface, name, timeout=DEADLINE
         )
-        return value
+        return self._only(expected, name, answer)
+
+    def _only(self, expected: type[T], member: str, answer: list[Any]) -> T:
+        if len(answer) == 1 and isinstance(answer[0], expected):
+            return answer[0]
+        raise BackendFailed(
+            f"'{self.place.name}' answered what is not expected of {member}: {str(answer)[:SHOWN]}",
+            source=self.place.name,
+        )
 
     def set(self, name: str, value: Any) -> None:
         """Set a property of the main object; `value` is a variant."""

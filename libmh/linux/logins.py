@@ -38,7 +38,7 @@ def from_utmp() -> list[LoginSession]:
 def from_logind(logind: Daemon) -> list[LoginSession]:
     """org.freedesktop.login1.Manager.ListSessions, and the properties of each session of a user."""
     try:
-        (listed,) = logind.call("ListSessions")
+        listed = logind.value(list, "ListSessions")
     except Unavailable as problem:
         raise NotImplementedHere(
             f"no utmp, and logind does not answer: {problem}", source=UTMP[0]

@@ -72,20 +72,18 @@ class _Tuned:
         self._tuned = tuned
 
     def list(self) -> list[str]:
-        (names,) = self._tuned.call("profiles")
-        return [str(name) for name in names] or [OFF]
+        return [str(name) for name in self._tuned.value(list, "profiles")] or [OFF]
 
     def active(self) -> str:
-        (name,) = self._tuned.call("active_profile")
-        return str(name) or OFF
+        return self._tuned.value(str, "active_profile") or OFF
 
     def choose(self, profile: str) -> None:
         if profile == OFF:
             self._tuned.call("disable")
             return
-        ((done, words),) = self._tuned.call("switch_profile", "s", profile)
-        if not done:
-            raise BackendFailed(f"tuned did not change to '{profile}': {words}", source=TUNED.name)
+        told = self._tuned.value(list, "switch_profile", "s", profile)  # whether it did, and why not
+        if told[:1] != [True]:
+            raise BackendFailed(f"tuned did not change to '{profile}': {told[1:]}", source=TUNED.name)
 
 
 class _PowerProfiles:
@@ -95,10 +93,10 @@ class _PowerProfiles:
         self._profiles = profiles
 
     def list(self) -> list[str]:
-        return [str(each["Profile"]) for each in self._profiles.get("Profiles") if "Profile" in each]
+        return [str(each["Profile"]) for each in self._profiles.get(list, "Profiles") if "Profile" in each]
 
     def active(self) -> str:
-        return str(self._profiles.get("ActiveProfile"))
+        return self._profiles.get(str, "ActiveProfile")
 
     def choose(self, profile: str) -> None:
         from libmh.bus import variant
