@@ -280,6 +280,7 @@ class Bus:
         self._calls = 0
         self._places = asyncio.Semaphore(MAX_PIPELINED)
         self._unsent = 0
+        self._last: asyncio.Future[None] | None = None
         self.address = address
         self.name: str = raw.unique_name
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -334,7 +335,8 @@ class Bus:
         """The same for a call that is written down."""
         reply = await self._answer(call, timeout, flags)
         if reply.message_type is self._library.types.ERROR:
-            raise problem_of(str(reply.error_name), _words(reply))
+            words = reply.body[0] if reply.signature.startswith("s") else ""
+            raise problem_of(str(reply.error_name), words)
         return list(reply.body) if raw else [unwrap(value) for value in reply.body]
 
     async def _answer(self, call: BusCall, seconds: float, flags: int) -> Message:
@@ -393,6 +395,7 @@ class Bus:
             ) from error
         if not sent.done():
             self._unsent += 1
+            self._last = sent
             sent.add_done_callback(self._drained)
 
     def _drained(self, sent: "asyncio.Future[None]") -> None:
@@ -461,8 +464,10 @@ class Bus:
         await self.ask("ReleaseName", "s", name)
 
     async def close(self) -> None:
-        """End the connection; what is outstanding fails with `Unavailable`."""
+        """End the connection when what was sent is out; what is outstanding fails with `Unavailable`."""
         if self._raw.connected:
+            if self._last is not None:
+                await asyncio.wait({self._last}, timeout=GRACE)
             self._raw.disconnect()
         try:
             async with asyncio.timeout(GRACE):
@@ -504,14 +509,11 @@ class Bus:
             self.closed.set_result(reason)
 
 
-def _words(reply: Message) -> str:
-    return reply.body[0] if reply.body and isinstance(reply.body[0], str) else ""
-
-
 STARTING = threading.Lock()
 
 
-def _background() -> asyncio.AbstractEventLoop:
+def background() -> asyncio.AbstractEventLoop:
+    """The loop of the process's blocking clients, which runs in a thread of its own."""
     with STARTING:  # a cache alone would let two threads start two
         return _loop()
 
@@ -556,7 +558,7 @@ class SystemBus:
     ) -> list[list[Any] | Problem]:
         """Make calls side by side, and return for each its values or the failure that it met. `timeout` is
         for all together; where there is no bus every call fails the same way."""
-        future = asyncio.run_coroutine_threadsafe(self._all(calls, timeout), _background())
+        future = asyncio.run_coroutine_threadsafe(self._all(calls, timeout), background())
         try:
             return future.result(timeout + GRACE)
         except concurrent.futures.TimeoutError:
@@ -567,7 +569,7 @@ class SystemBus:
         """End the connection; a later call makes a new one."""
         bus, self._bus = self._bus, None
         if bus is not None:
-            asyncio.run_coroutine_threadsafe(bus.close(), _background()).result(2 * GRACE)
+            asyncio.run_coroutine_threadsafe(bus.close(), background()).result(2 * GRACE)
 
     async def _all(self, calls: Sequence[BusCall], seconds: float) -> list[list[Any] | Problem]:
         end = asyncio.get_running_loop().time() + seconds

@@ -29,6 +29,11 @@ Network Network status s u
 Network Network get_ip_address s s
 Network Network get_mac_address s s
 Services Services list - as
+Services Services enable s u
+Services Services disable s u
+Services Services start su u
+Services Services stop su u
+Services Services describe s s
 Services Services status su u
 Sysconfig Sysconfig is_configured s s
 """

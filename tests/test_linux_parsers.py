@@ -25,7 +25,7 @@ from libmh.linux import (
     osrelease,
     processes,
     sysfs,
-    systemd,
+    unitnames,
     timezone,
     virtualization,
 )
@@ -206,7 +206,7 @@ def test_keys_that_are_none(key: str) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "a b", "", "x" * 256, "a\0", "a\n"])
 def test_unit_names_that_are_none(name: str) -> None:
-    assert systemd.UNIT_NAME.fullmatch(name) is None
+    assert unitnames.UNIT_NAME.fullmatch(name) is None
 
 
 @settings(max_examples=50)

@@ -1,18 +1,28 @@
 """The `Services` of a Linux machine: systemd's where it runs, init scripts elsewhere. This is where that is
 decided."""
 
-from libmh.api.services import Services, Unit
-from libmh.context import Context
+import threading
+
+from libmh.api.services import Action, LogLine, Outcome, Services, Unit, Whom
+from libmh.context import Context, Root
 from libmh.errors import InvalidArguments, NotImplementedHere
-from libmh.linux import identity, lsb, sysfs, systemd
-from libmh.linux.daemons import SYSTEMD, Daemon, booted, daemon
+from libmh.linux import identity, lsb, sysfs
+from libmh.linux.daemons import SOCKET, SYSTEMD, booted, daemon
+from libmh.linux.manager import Manager
+from libmh.linux.scripts import UnderScripts
+from libmh.linux.undersystemd import UnderSystemd
+
+MAX_SECONDS = 3600.0
 
 
 class LinuxServices(Services):
-    """Asks the service manager anew at every call."""
+    """Asks the service manager."""
 
     def __init__(self, context: Context | None = None) -> None:
-        self._root = (context or Context()).root
+        self._context = context or Context()
+        self._root = self._context.root
+        self._lock = threading.Lock()
+        self._systemd: UnderSystemd | None = None
 
     def uuid(self) -> str:
         return identity.get(self._root, "filesystem")
@@ -21,24 +31,79 @@ class LinuxServices(Services):
         return identity.hostname(self._root)
 
     def list_services(self) -> list[str]:
-        manager = self._systemd()
-        return systemd.names(manager) if manager else lsb.names(self._root)
+        return self._manager().names()
+
+    def enable(self, name: str) -> int:
+        return self._for(name).enable(name)
+
+    def disable(self, name: str) -> int:
+        return self._for(name).disable(name)
+
+    def start(self, name: str, timeout: int = 60_000) -> int:
+        return self._for(name).start_or_stop(name, Action.START, limit(timeout))
+
+    def stop(self, name: str, timeout: int = 60_000) -> int:
+        return self._for(name).start_or_stop(name, Action.STOP, limit(timeout))
 
     def status(self, name: str, timeout: int) -> int:
-        if not name:
-            raise InvalidArguments("name: expected a service's name, got ''", argument="name")
         seconds = min(timeout / 1000, lsb.MAX_SECONDS) if timeout else lsb.MAX_SECONDS
-        manager = self._systemd()
-        return systemd.status(manager, name, seconds) if manager else lsb.status(self._root, name, seconds)
+        return self._for(name).status(name, seconds)
+
+    def describe(self, name: str) -> str:
+        return self._for(name).describe(name)
 
     def units(self, pattern: str = "", state: str = "") -> list[Unit]:
-        manager = self._systemd()
-        return systemd.units(manager, pattern, state) if manager else lsb.units(self._root, pattern, state)
+        return self._manager().units(pattern, state)
 
-    def _systemd(self) -> Daemon | None:
-        """None where init scripts are the services; `not-implemented` where there are neither."""
+    def act(self, name: str, verb: Action, timeout: int = 90_000) -> Outcome:
+        return self._for(name).act(name, verb, limit(timeout))
+
+    def restart(self, name: str, timeout: int = 90_000) -> Outcome:
+        return self.act(name, Action.RESTART, timeout)
+
+    def reload(self, name: str, timeout: int = 90_000) -> Outcome:
+        return self.act(name, Action.RELOAD, timeout)
+
+    def mask(self, name: str) -> Outcome:
+        return self._for(name).mask(name)
+
+    def unmask(self, name: str) -> Outcome:
+        return self._for(name).unmask(name)
+
+    def kill(self, name: str, signal: str = "TERM", whom: Whom = Whom.ALL) -> Outcome:
+        return self._for(name).kill(name, signal, whom)
+
+    def reset_failed(self, name: str) -> Outcome:
+        return self._for(name).reset_failed(name)
+
+    def logs(self, name: str, lines: int = 100, since: int = 0) -> list[LogLine]:
+        return self._for(name).logs(name, lines, since)
+
+    def _for(self, name: str) -> Manager:
+        if not name:
+            raise InvalidArguments("name: expected a service's name, got ''", argument="name")
+        return self._manager()
+
+    def _manager(self) -> Manager:
+        """`not-implemented` where there is no service manager that we know."""
         if booted(self._root):
-            return daemon(self._root, SYSTEMD)
+            return self._under_systemd()
         if not sysfs.exists(self._root, lsb.SCRIPTS):
             raise NotImplementedHere(f"neither systemd nor '{lsb.SCRIPTS}' is here", source=lsb.SCRIPTS)
-        return None
+        return UnderScripts(self._root)
+
+    def _under_systemd(self) -> UnderSystemd:
+        with self._lock:
+            if self._systemd is None:
+                self._systemd = UnderSystemd(self._root, daemon(self._root, SYSTEMD), address(self._root))
+            return self._systemd
+
+
+def address(root: Root) -> str:
+    """The bus on which the systemd of a root is."""
+    return "system" if str(root.base) == "/" else f"unix:path={root.path(SOCKET)}"
+
+
+def limit(milliseconds: int) -> float:
+    """Seconds; none, and what is above the longest, is the longest."""
+    return min(milliseconds / 1000, MAX_SECONDS) if milliseconds else MAX_SECONDS

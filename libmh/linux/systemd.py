@@ -3,7 +3,6 @@
 Single properties are asked side by side: all properties of a unit at once are a hundred values that nobody
 wants, and cost systemd more than the few that are."""
 
-import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -12,13 +11,9 @@ from libmh.api.services import Unit
 from libmh.errors import Problem, Timeout
 from libmh.linux import lsb
 from libmh.linux.daemons import Daemon
+from libmh.linux.unitnames import SUFFIXES, is_name
 
 UNIT = "org.freedesktop.systemd1.Unit"
-UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
-SUFFIXES = (
-    *(".service", ".socket", ".target", ".timer", ".path", ".mount"),
-    *(".automount", ".swap", ".slice", ".scope", ".device"),
-)
 LIST_DEADLINE = 10.0
 MAX_UNITS = 10_000
 MAX_DETAILED = 2000
@@ -46,8 +41,8 @@ Asked = tuple[str, str, str]  # object path, interface, property
 def names(systemd: Daemon) -> list[str]:
     """Services that are loaded or installed, without their suffix; templates and aliases are none."""
     patterns: tuple[list[str], list[str]] = ([], ["*.service"])
-    (units,) = systemd.call("ListUnitsByPatterns", "asas", *patterns, timeout=LIST_DEADLINE)
-    (files,) = systemd.call("ListUnitFilesByPatterns", "asas", *patterns, timeout=LIST_DEADLINE)
+    units = systemd.value(list, "ListUnitsByPatterns", "asas", *patterns, timeout=LIST_DEADLINE)
+    files = systemd.value(list, "ListUnitFilesByPatterns", "asas", *patterns, timeout=LIST_DEADLINE)
     found = {row[0] for row in units if row[2] != "not-found"}
     found |= {path.rpartition("/")[2] for path, state in files if state != "alias"}
     services = (name.removesuffix(".service") for name in found if name.endswith(".service"))
@@ -56,11 +51,11 @@ def names(systemd: Daemon) -> list[str]:
 
 def status(systemd: Daemon, name: str, seconds: float) -> int:
     """LSB's code, as `systemctl status` gives it: 4 for a name that is none, without asking."""
-    if not UNIT_NAME.fullmatch(name) or name.startswith(("-", ".")):
+    if not is_name(name):
         return lsb.UNKNOWN
     unit = name if name.endswith(SUFFIXES) else f"{name}.service"
     try:
-        (rows,) = systemd.call("ListUnitsByNames", "as", [unit], timeout=seconds)
+        rows = systemd.value(list, "ListUnitsByNames", "as", [unit], timeout=seconds)
     except Timeout:
         return lsb.TIMED_OUT
     if not rows:
@@ -76,8 +71,8 @@ def units(systemd: Daemon, pattern: str, state: str) -> list[Unit]:
     patterns = [pattern] if pattern else []
     if pattern and not pattern.endswith(SUFFIXES):
         patterns.append(f"{pattern}.service")
-    (rows,) = systemd.call(
-        "ListUnitsByPatterns", "asas", [state] if state else [], patterns, timeout=LIST_DEADLINE
+    rows = systemd.value(
+        list, "ListUnitsByPatterns", "asas", [state] if state else [], patterns, timeout=LIST_DEADLINE
     )
     rows = sorted(rows)[:MAX_UNITS]
     detailed = [row for row in rows[:MAX_DETAILED] if row[2] != "not-found"]
@@ -121,7 +116,7 @@ def _ask(systemd: Daemon, asked: list[Asked]) -> dict[str, dict[str, Any]]:
 
 def _file_states(systemd: Daemon) -> dict[str, str]:
     """States of all unit files by name."""
-    (files,) = systemd.call("ListUnitFilesByPatterns", "asas", [], [], timeout=LIST_DEADLINE)
+    files = systemd.value(list, "ListUnitFilesByPatterns", "asas", [], [], timeout=LIST_DEADLINE)
     return {path.rpartition("/")[2]: state for path, state in files}
 
 

@@ -1,0 +1,127 @@
+"""Jobs of systemd: asked for, waited for, and what became of them (org.freedesktop.systemd1(5))."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from libmh.api.services import Action, JobResult
+from libmh.errors import NotFound, Problem, Timeout, Unavailable
+from libmh.linux.daemons import SYSTEMD
+from libmh.linux.line import UNIT, Line
+
+JOB = "org.freedesktop.systemd1.Job"
+MEMBERS: Mapping[Action, str] = {
+    Action.START: "StartUnit",
+    Action.STOP: "StopUnit",
+    Action.RESTART: "RestartUnit",
+    Action.RELOAD: "ReloadUnit",
+    Action.TRY_RESTART: "TryRestartUnit",
+    Action.RELOAD_OR_RESTART: "ReloadOrRestartUnit",
+}
+RESULTS: Mapping[str, JobResult] = {
+    "done": JobResult.DONE,
+    "canceled": JobResult.CANCELLED,
+    "collected": JobResult.CANCELLED,
+    "timeout": JobResult.TIMEOUT,
+    "dependency": JobResult.DEPENDENCY,
+    "skipped": JobResult.SKIPPED,
+}
+"""Any other is a failure: failed, invalid, assert, unsupported, once, frozen."""
+MAX_KNOWN = 1024
+MAX_WAITING = 1024
+REPLACE = "replace"
+POLL_SECONDS = 0.5
+QUEUED = "waiting"
+LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a job ended: its result, and systemd's word for it, or ours: `lost` when nobody heard it."""
+
+    result: JobResult
+    word: str
+
+
+class Jobs:
+    """Who waits for which job. It is told of every job that goes, also before anybody waits for it: a job
+    may have ended before the call that asked for it is answered."""
+
+    def __init__(self) -> None:
+        self._ended: OrderedDict[str, str] = OrderedDict()
+        self._waiting: dict[str, set[asyncio.Future[str]]] = {}
+
+    def removed(self, body: Sequence[Any]) -> None:
+        """JobRemoved: id, path, unit, result."""
+        path, word = str(body[1]), str(body[3])
+        self._ended[path] = word
+        if len(self._ended) > MAX_KNOWN:
+            self._ended.popitem(last=False)
+        for future in self._waiting.get(path, ()):
+            if not future.done():
+                future.set_result(word)
+
+    async def run(self, line: Line, action: Action, unit: str, seconds: float) -> Ended:
+        """Have systemd do something, and wait at most so long for its end. Raises what systemd refuses."""
+        bus = await line.bus()
+        (path,) = await line.call(MEMBERS[action], "ss", unit, REPLACE, seconds=max(seconds, 1.0))
+        if len(self._waiting) >= MAX_WAITING:
+            raise Unavailable(f"{MAX_WAITING} jobs are waited for, try again later")
+        word = self._ended.get(path)
+        if word is None:
+            word = await self._wait(line, bus.closed, path, seconds)
+        return Ended(RESULTS.get(word, JobResult.FAILED), word)
+
+    async def _wait(self, line: Line, lost: "asyncio.Future[str]", path: str, seconds: float) -> str:
+        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(path, set()).add(ended)
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.wait({ended, lost}, return_when=asyncio.FIRST_COMPLETED)
+                if not ended.done():  # systemd or the bus has gone: it is asked until the job is no more
+                    await self._gone(line, path)
+                    return LOST
+            return ended.result()
+        except TimeoutError:
+            await _withdraw(line, path)
+            return "timeout"
+        finally:
+            self._waiting[path].discard(ended)
+            if not self._waiting[path]:
+                del self._waiting[path]
+
+    async def _gone(self, line: Line, path: str) -> None:
+        while True:
+            try:
+                (state,) = await line.get([(path, JOB, "State")])
+            except Problem:  # there is no bus yet
+                state = None
+            if isinstance(state, Problem) and not isinstance(state, Unavailable | Timeout):
+                return
+            await asyncio.sleep(POLL_SECONDS)
+
+
+async def _withdraw(line: Line, path: str) -> None:
+    """Take a job back that systemd has not begun: nothing is to happen after the caller was told that it did
+    not. One that it has begun has its own time limit."""
+    try:
+        (state,) = await line.get([(path, JOB, "State")])
+        if state == QUEUED:
+            bus = await line.bus()
+            await bus.call(SYSTEMD.name, path, JOB, "Cancel")
+    except Problem:  # it has ended just now
+        return
+
+
+async def resolve(line: Line, name: str) -> tuple[str, str]:
+    """Object path and own name of a unit; `not-found` where there is none of that name."""
+    (path,) = await line.call("LoadUnit", "s", name)
+    own, load = await line.get([(path, UNIT, "Id"), (path, UNIT, "LoadState")])
+    for answer in (own, load):
+        if isinstance(answer, Problem):
+            raise answer
+    if load == "not-found":
+        raise NotFound(f"there is no unit '{name}' here", name=name)
+    return path, str(own)

@@ -1,0 +1,115 @@
+"""Services under systemd: `libmh.linux.manager.Manager` over its D-Bus API."""
+
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from typing import Any
+
+from libmh.api.services import Action, JobResult, LogLine, Outcome, Unit, Whom
+from libmh.context import Root
+from libmh.errors import InvalidArguments, NotFound, Problem
+from libmh.linux import actions, description, jobs, journal, lsb, scripts, systemd, unitfiles
+from libmh.linux.actions import Actions
+from libmh.linux.daemons import PROPERTIES, SYSTEMD, Daemon
+from libmh.linux.jobs import Jobs
+from libmh.linux.line import SERVICE, UNIT, Line, wait
+from libmh.linux.unitnames import full, is_name
+
+QUICK = 20.0
+FILES = 85.0
+NOT_INSTALLED = 5
+GENERATED = "generated"
+
+
+class UnderSystemd:
+    """One systemd. Its line is opened at the first action."""
+
+    def __init__(self, root: Root, systemd_daemon: Daemon, address: str) -> None:
+        self._root = root
+        self._daemon = systemd_daemon
+        self._jobs = Jobs()
+        self._line = Line(address, self._heard)
+        self._actions = Actions(self._line, self._jobs)
+
+    def _heard(self, member: str, path: str, body: Sequence[Any]) -> None:
+        if member == "JobRemoved" and path == SYSTEMD.path and len(body) == 4:
+            self._jobs.removed(body)
+
+    def names(self) -> list[str]:
+        return systemd.names(self._daemon)
+
+    def status(self, name: str, seconds: float) -> int:
+        return systemd.status(self._daemon, name, seconds)
+
+    def units(self, pattern: str, state: str) -> list[Unit]:
+        return systemd.units(self._daemon, pattern, state)
+
+    def describe(self, name: str) -> str:
+        return wait(self._describe(full(name)), QUICK)
+
+    async def _describe(self, name: str) -> str:
+        path, own = await jobs.resolve(self._line, name)
+        told: dict[str, Any] = {}
+        bus = await self._line.bus()
+        for interface in (UNIT, SERVICE) if own.endswith(".service") else (UNIT,):
+            (answer,) = await bus.call(SYSTEMD.name, path, PROPERTIES, "GetAll", "s", [interface])
+            told.update(answer)
+        return description.xml(description.of_unit(own, told))
+
+    def enable(self, name: str) -> int:
+        return self._file(name, "enable")
+
+    def disable(self, name: str) -> int:
+        return self._file(name, "disable")
+
+    def _file(self, name: str, verb: str) -> int:
+        if not is_name(name):
+            return NOT_INSTALLED
+        unit = full(name)
+        script = unit.removesuffix(".service")
+        state = wait(unitfiles.state(self._line, unit), QUICK)
+        if state == GENERATED and script in lsb.names(self._root):  # its unit is made from its links
+            return (
+                scripts.enable(self._root, script)
+                if verb == "enable"
+                else scripts.disable(self._root, script)
+            )
+        change = unitfiles.enable if verb == "enable" else unitfiles.disable
+        return wait(change(self._line, unit), FILES)
+
+    def start_or_stop(self, name: str, verb: Action, seconds: float) -> int:
+        try:
+            return actions.rc(wait(self._actions.act(full(name), verb, seconds), seconds + QUICK))
+        except (NotFound, InvalidArguments):
+            return NOT_INSTALLED
+
+    def act(self, name: str, verb: Action, seconds: float) -> Outcome:
+        return self._with_log(self._actions.act(full(name), verb, seconds), seconds + QUICK)
+
+    def mask(self, name: str) -> Outcome:
+        return wait(self._actions.mask(full(name)), FILES)
+
+    def unmask(self, name: str) -> Outcome:
+        return wait(self._actions.unmask(full(name)), FILES)
+
+    def kill(self, name: str, signal: str, whom: Whom) -> Outcome:
+        return wait(self._actions.kill(full(name), actions.signal_number(signal), whom), QUICK)
+
+    def reset_failed(self, name: str) -> Outcome:
+        return wait(self._actions.reset_failed(full(name)), QUICK)
+
+    def logs(self, name: str, lines: int, since: int) -> list[LogLine]:
+        _, own = wait(jobs.resolve(self._line, full(name)), QUICK)
+        return journal.lines(self._root, own, lines, since)
+
+    def _with_log(self, work: Coroutine[Any, Any, Outcome], seconds: float) -> Outcome:
+        began = time.time_ns()
+        outcome = wait(work, seconds)
+        if outcome.result in (JobResult.DONE, JobResult.SKIPPED):
+            return outcome
+        try:
+            return replace(
+                outcome, log=journal.lines(self._root, outcome.unit, actions.LINES, began, sync=True)
+            )
+        except Problem:  # no journal: the outcome is told all the same
+            return outcome

@@ -1,0 +1,30 @@
+"""Names of units: only what systemd itself could have as a name is ever passed on."""
+
+import re
+
+from libmh.errors import InvalidArguments
+
+UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
+SUFFIXES = (
+    *(".service", ".socket", ".target", ".timer", ".path", ".mount"),
+    *(".automount", ".swap", ".slice", ".scope", ".device"),
+)
+
+
+def is_name(name: str) -> bool:
+    """Whether systemd.unit(5) allows it, and no program could take it for an option or a path."""
+    return bool(UNIT_NAME.fullmatch(name)) and not name.startswith(("-", "."))
+
+
+def full(name: str) -> str:
+    """With its suffix: a service where it has none. `invalid-arguments` for what is no unit's name."""
+    if not is_name(name):
+        raise InvalidArguments(
+            f"name: expected a unit's name such as 'ssh.service', got '{name[:100]}'", argument="name"
+        )
+    return name if name.endswith(SUFFIXES) else f"{name}.service"
+
+
+def is_template(name: str) -> bool:
+    """`many@.service`, which stands for its instances."""
+    return name.rpartition(".")[0].endswith("@")
