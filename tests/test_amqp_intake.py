@@ -1,29 +1,41 @@
 """When a request is run and when not: repetition, expiry, malformed bytes, limits."""
 
 import asyncio
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from amqp_serving import (
+    ALL,
     TOY,
     CountingToy,
     ask,
     asking,
     code,
     request,
+    toys,
     value,
     with_agent,
 )
+from libmh.call import Caller
+from libmh.context import Context
+from libmh.dispatch import Dispatcher
 from libmh.errors import Problem
 from mh_amqp import codec, messages, status
 from mh_amqp.asking import Asker
+from mh_amqp.authority import Roles
+from mh_amqp.management import Management
 from mh_amqp.messages import Message
 from mh_amqp.record import Record, key_of, lifetime
 from waiting import eventually
+
+SURROGATES = st.text(st.characters(), max_size=5)
 
 
 def test_a_repeated_request_is_answered_from_the_record(tmp_path: Path) -> None:
@@ -170,3 +182,21 @@ def test_few_run_at_a_time_and_reads_go_on(tmp_path: Path) -> None:
         assert {code(await each) for each in waiting} <= {200, 408}
 
     with_agent(tmp_path, check)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.floats() | st.integers() | SURROGATES,
+        lambda inner: st.lists(inner) | st.dictionaries(SURROGATES, inner),
+    )
+)
+def test_any_json_is_answered(body: Any) -> None:
+    async def test() -> None:
+        dispatcher = Dispatcher(toys(CountingToy()), Context(), Roles(ALL))
+        node = Management(dispatcher, "")
+        asked = request("split", content_type=messages.JSON)
+        answer = await node.answer(replace(asked, data=json.dumps(body).encode()), Caller("amqp", "x"))
+        assert code(messages.decode(answer.reply("to", b""))) in (200, 400)
+
+    asyncio.run(test())

@@ -94,13 +94,14 @@ class AmqpTransport:
         """Carry a request to the dispatcher that answers it, and its answer back."""
         interface = self._interface(request.interface)
         member = interface.members.get(request.member) if interface else None
-        deadline = request.deadline or (member.deadline if member else DEFAULT_DEADLINE)
+        # the agent keeps the member's own deadline; here there is time to make a lost connection again
+        deadline = request.deadline or max(member.deadline if member else 0.0, DEFAULT_DEADLINE)
         try:
             body = _body(request, member)
         except (ValueError, TypeError, RecursionError) as error:  # no JSON: NaN, half a character, too deep
             raise _misfit(interface, request, error) from error
         made = await self.open(min(deadline, CONNECT_SECONDS))
-        message = request_message(request, body, deadline, self._address(request.interface, made.connection))
+        message = request_message(request, body, self._address(request.interface, made.connection))
         reply = await self._ask(message, deadline)
         problem = problem_of(reply)
         if problem is not None:
@@ -193,7 +194,7 @@ def _event(delivery: Delivery) -> Event | None:
         return None
 
 
-def request_message(request: Request, body: bytes, deadline: float, to: str) -> Message:
+def request_message(request: Request, body: bytes, to: str) -> Message:
     """The message that a request is, still without its reply address."""
     operations = {Verb.CALL: request.member, Verb.SET: UPDATE}
     data, encoding = types.deflated(body)
@@ -201,8 +202,9 @@ def request_message(request: Request, body: bytes, deadline: float, to: str) -> 
         "operation": operations.get(request.verb, READ),
         "type": request.interface,
         "name": SELF,
-        "mh:deadline": max(1, int(deadline * 1000)),
     }
+    if request.deadline is not None:
+        properties["mh:deadline"] = max(1, int(request.deadline * 1000))
     if request.version is not None:
         properties["mh:v"] = request.version
     return Message(

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 DIAL_SECONDS = 10.0
 IDLE_SECONDS = 30.0
 CLOSE_SECONDS = 2.0
+LEAVE_SECONDS = 7.0
+"""What a session may take to finish what runs and say good-bye."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +99,14 @@ class Upkeep:
         """One try, and the life of the connection that it makes; whether the login was refused."""
         self.connections.connecting(url)
         try:
-            connection = await dial_place(where, self.container)
+            connection = await self._dial(where)
         except Problem as problem:
             self.connections.waiting(url, str(problem))
             log.warning("%s: %s", where.shown, problem)
             self.waiting(where.shown)
             return isinstance(problem, NotAuthorized)
+        if connection is None:
+            return False
         try:
             reason = await self._live(connection, url)
         finally:
@@ -115,6 +119,17 @@ class Upkeep:
             self.waiting(where.shown)
         return False
 
+    async def _dial(self, where: Place) -> Connection | None:
+        """A connection, unless `stop` is set first."""
+        dialling = asyncio.ensure_future(dial_place(where, self.container))
+        stopping = asyncio.ensure_future(self.stop.wait())
+        try:
+            await asyncio.wait({dialling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return dialling.result() if dialling.done() else None
+        finally:
+            stopping.cancel()
+            dialling.cancel()
+
     async def _live(self, connection: Connection, url: str) -> str:
         session: asyncio.Future[None] = asyncio.ensure_future(self.session(connection, url))
         stopping = asyncio.ensure_future(self.stop.wait())
@@ -123,7 +138,7 @@ class Upkeep:
             await asyncio.wait({*over, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if self.stop.is_set() and not session.done():
                 # it ends by itself, after what it has to finish
-                await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(over, timeout=LEAVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if session.done():
                 session.result()
             return str(connection.closed.result()) if connection.closed.done() else "ended on this side"
