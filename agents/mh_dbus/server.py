@@ -21,7 +21,8 @@ from mh_dbus.surface import Surface, surface_of
 log = logging.getLogger("mh_dbus.server")
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 30.0
-CLOSE_SECONDS = 3.0
+CLOSE_SECONDS = 1.0
+SETTLE_SECONDS = 1.0
 FATAL = (Conflict, NotAuthorized, InvalidArguments, BackendFailed)
 """At the first connection: another agent, no leave, no address, no D-Bus library. Waiting mends none of
 these."""
@@ -115,6 +116,7 @@ class Server:
             self._connections.waiting(self._url, bus.closed.result())
         else:
             await self._retire(bus)
+            await session.settle(SETTLE_SECONDS)
         self._polkit.attach(None)
         self._signals.attach(None)
         session.cancel()

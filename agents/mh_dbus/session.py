@@ -287,6 +287,11 @@ class Session:
         except Problem as problem:  # the connection is gone, and with it whoever asked
             log.debug("no answer to %s.%s: %s, ignoring", message.interface, message.member, problem)
 
+    async def settle(self, seconds: float) -> None:
+        """Wait, at most so long, until what has been worked out is answered."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+
     def cancel(self) -> None:
         """Give up what is under way: nobody is there any more to be answered."""
         for task in self._tasks:
