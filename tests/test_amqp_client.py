@@ -249,6 +249,18 @@ def test_a_broker_that_is_killed_and_comes_back_loses_no_call(tmp_path: Path) ->
     run(test(), 60)
 
 
+def test_a_call_that_begins_without_a_broker_waits_for_it(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_broker() as (_, port):
+            host = await connect(f"amqp://{HOST}:{port}/{UUID}")
+        out = asyncio.create_task(host.call(asked("level", verb=Verb.GET, deadline=15)))
+        async with running_broker(port), broker_agent(tmp_path, port):
+            assert await out == 1
+            await host.close()
+
+    run(test())
+
+
 def test_a_broker_that_stays_away_is_told_in_time(tmp_path: Path) -> None:
     async def test() -> None:
         async with running_broker() as (_, port):

@@ -100,15 +100,13 @@ class AmqpTransport:
             body = _body(request, member)
         except (ValueError, TypeError, RecursionError) as error:  # no JSON: NaN, half a character, too deep
             raise _misfit(interface, request, error) from error
-        made = await self.open(min(deadline, CONNECT_SECONDS))
-        message = request_message(request, body, self._address(request.interface, made.connection))
-        reply = await self._ask(message, deadline)
+        reply = await self._ask(request, body, deadline)
         problem = problem_of(reply)
         if problem is not None:
             raise problem
         return _result(request, member, interface, body_of(reply))
 
-    async def _ask(self, message: Message, deadline: float) -> Message:
+    async def _ask(self, request: Request, body: bytes, deadline: float) -> Message:
         """Ask until there is an answer or no time is left: a lost connection is made again, and the same
         id sent again."""
         ends = time.monotonic() + deadline + MARGIN
@@ -116,8 +114,10 @@ class AmqpTransport:
             left = ends - time.monotonic()
             try:
                 made = await self.open(max(left, RETRY_SECONDS))
-                address = made.receiver.address if made.receiver else None
-                sent = replace(message, reply_to=address, ttl=max(1, int(left * 1000)))
+                to = self._address(request.interface, made.connection)
+                reply_to = made.receiver.address if made.receiver else None
+                message = request_message(request, body, to)
+                sent = replace(message, reply_to=reply_to, ttl=max(1, int(left * 1000)))
                 return await made.ask(sent, max(left, 0.001))
             except Unavailable:
                 if self._closed or time.monotonic() + RETRY_SECONDS > ends:
@@ -125,7 +125,7 @@ class AmqpTransport:
                 await asyncio.sleep(RETRY_SECONDS)
             except Timeout:
                 if time.monotonic() >= ends - RETRY_SECONDS:
-                    raise Timeout(f"'{message.to}' did not answer within {deadline:g} s") from None
+                    raise Timeout(f"{self.place.shown} did not answer within {deadline:g} s") from None
 
     def _address(self, interface: str, connection: Connection) -> str:
         if self.place.uuid:
