@@ -1,15 +1,17 @@
 """A request, and the plain steps that answer it: look up, parse, run, convert. No threads, no loop."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from libmh.errors import Failed, InvalidArguments, NotFound, NotImplementedHere, Problem
+from libmh.errors import Failed, Internal, InvalidArguments, NotFound, NotImplementedHere, Problem
 from libmh.spec import Interface, Kind, Member, OptionalOf, Plain
 from libmh.wire import dump, parse
 
+log = logging.getLogger("libmh.call")
 MAX_ID = 256
 
 
@@ -181,6 +183,13 @@ def convert(member: Member, answered: Any) -> Plain:
 
 class BrokenProvider(Exception):
     """A provider answered what its declaration does not allow: never the caller's fault."""
+
+
+def internal(request: Request, error: BaseException) -> Internal:
+    """The reply to what nobody expected; the log has the error itself under the same id."""
+    number = os.urandom(6).hex()
+    log.error("internal error %s in %s.%s", number, request.interface, request.member, exc_info=error)
+    return Internal(f"internal error {number}; the agent's journal has it under this id", id=number)
 
 
 def unknown_value(member: Member) -> NotFound:

@@ -6,15 +6,14 @@ becomes `internal` for the caller, with an id, and a traceback under the same id
 
 import asyncio
 import logging
-import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Protocol
 
 from libmh.api.agent import CallCounts
-from libmh.call import MAX_ID, Bound, Call, Request, Verb, look_up, prepare, run, unknown_value
+from libmh.call import MAX_ID, Bound, Call, Request, Verb, internal, look_up, prepare, run, unknown_value
 from libmh.context import Context
-from libmh.errors import Internal, NotAuthorized, Problem, Timeout, Unavailable
+from libmh.errors import NotAuthorized, Problem, Timeout, Unavailable
 from libmh.events import Event
 from libmh.guard import SHARED, Guard
 from libmh.readings import Readings
@@ -83,7 +82,7 @@ class Dispatcher:
             raise
         except Exception as error:  # the border: anything else is a bug, of ours or of a provider
             self._failed += 1
-            raise _internal(request, error) from error
+            raise internal(request, error) from error
         else:
             self._answered += 1
             return answer
@@ -182,7 +181,7 @@ class Dispatcher:
             if isinstance(value, Problem):
                 log.debug("%s: %s; left out", member.action, value)
             elif isinstance(value, BaseException):
-                _internal(Request(bound.interface.name, member.name, Verb.GET), value)
+                internal(Request(bound.interface.name, member.name, Verb.GET), value)
             elif value is not None:
                 answer[member.name] = value
         return answer
@@ -228,9 +227,3 @@ def _audit(call: Call, outcome: str) -> None:
         *(request.verb, call.member.action, dict(call.objects), who.transport, who.identity, who.uid),
         *(outcome, request.id[:MAX_ID]),
     )
-
-
-def _internal(request: Request, error: BaseException) -> Internal:
-    number = uuid.uuid4().hex[:12]
-    log.error("internal error %s in %s.%s", number, request.interface, request.member, exc_info=error)
-    return Internal(f"internal error {number}; the agent's journal has it under this id", id=number)

@@ -25,7 +25,7 @@ MAX_WAITING = 1024
 MAX_KEY = 1000
 IDLE_SECONDS = 30.0
 CEILING = 4
-"""Threads at most, as a multiple of `max_threads`: those that run, are stuck, or wait for another call."""
+"""Threads at most, as a multiple of those that may run: these are stuck, or wait for another call."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,11 +39,14 @@ class _Job:
 
 
 class Guard:
-    """At most `max_threads` calls run, not counting stuck ones; as many more may be stuck."""
+    """At most `max_threads` calls run, not counting the stuck ones; of these there may be `max_stuck`."""
 
-    def __init__(self, max_threads: int = MAX_THREADS, max_waiting: int = MAX_WAITING) -> None:
+    def __init__(
+        self, max_threads: int = MAX_THREADS, max_waiting: int = MAX_WAITING, max_stuck: int | None = None
+    ) -> None:
         self._max_threads = max_threads
         self._max_waiting = max_waiting
+        self._max_stuck = max_threads if max_stuck is None else max_stuck
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._threads = self._idle = self._nested = 0
@@ -113,7 +116,7 @@ class Guard:
                 self._step_aside(-1)
 
     def _enter(self, job: _Job, holder: _Job | None) -> None:
-        if self._waiting >= self._max_waiting or len(self._stuck) >= self._max_threads:
+        if self._waiting >= self._max_waiting or len(self._stuck) >= self._max_stuck:
             raise Unavailable(f"too many calls are outstanding ({self._waiting}), try again later")
         self._waiting += 1
         if holder is not None:
@@ -129,7 +132,8 @@ class Guard:
 
     def _grow(self) -> None:
         busy = self._threads - len(self._stuck) - self._nested
-        allowed = busy < self._max_threads and self._threads < self._max_threads * CEILING
+        ceiling = max(self._max_threads, self._max_stuck) * CEILING
+        allowed = busy < self._max_threads and self._threads < ceiling
         if self._idle < self._ready and allowed:
             self._threads += 1
             threading.Thread(target=self._work, name="guard", daemon=True).start()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from libmh.call import Bound, Caller, Request
 from libmh.context import Context
 from libmh.dispatch import Authority, Dispatcher
+from libmh.errors import Problem
 from libmh.events import Event
 from libmh.remote import BlockingConnection
 from libmh.spec import Kind, Plain, interface_of
@@ -78,9 +79,13 @@ def unanswered(provider: type) -> list[str]:
 
 def conforming(provider: object) -> dict[str, Plain]:
     """Conformance: read every property of a provider and convert it as a transport would; answers the plain
-    values. Raises `InvalidArguments` for a value that its declaration does not allow."""
-    interface = interface_of(type(provider))
-    return {
-        member.name: dump(member.type, getattr(provider, member.attribute)(), member.action)
-        for member in interface.of(Kind.PROPERTY)
-    }
+    values of those that this machine knows. Raises `InvalidArguments` for a value that its declaration does
+    not allow."""
+    plain: dict[str, Plain] = {}
+    for member in interface_of(type(provider)).of(Kind.PROPERTY):
+        try:
+            value = getattr(provider, member.attribute)()
+        except Problem:
+            continue  # not known on this machine
+        plain[member.name] = dump(member.type, value, member.action)
+    return plain

@@ -17,6 +17,7 @@ from libmh.dispatch import Dispatcher
 from libmh.errors import (
     BackendFailed,
     Failed,
+    Internal,
     InvalidArguments,
     NotFound,
     NotImplementedHere,
@@ -268,6 +269,8 @@ def test_local_goes_through_the_same_steps(bench: TestBench) -> None:
         assert gauges.unknown() is None
         with pytest.raises(BackendFailed):
             gauges.broken()
+        with pytest.raises(Internal, match="internal error"):
+            gauges.buggy()
         with pytest.raises(Timeout):
             gauges.measure("sda")
         with pytest.raises(Timeout, match="has not come back"):
@@ -290,3 +293,16 @@ def test_the_checks_for_providers_find_what_is_wrong() -> None:
         conforming(lazy())
     assert unanswered(ProbeHost) == []
     assert conforming(ProbeHost())["number"] == 1
+
+
+def test_local_leaves_out_what_hangs_and_answers_the_rest(bench: TestBench) -> None:
+    with LocalConnection(Context()) as here:
+        name = interface_of(Gauges).name
+        here._bound[name] = Bound(interface_of(Gauges), bench)
+        for _ in range(2):
+            answer = here.request(Request(name, verb=Verb.GET_ALL))
+            assert isinstance(answer, dict)
+            assert sorted(answer) == ["built", "counter", "fresh", "level"]
+        assert bench.reads["slow"] == 1
+        bench.gate.set()
+        wait_for(lambda: "slow" in dict(here.request(Request(name, verb=Verb.GET_ALL))))  # type: ignore[arg-type]

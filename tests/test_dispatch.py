@@ -159,7 +159,7 @@ def test_a_bug_is_told_by_an_id_and_written_down_under_it(
         number = met.value.details["id"]
         assert number in met.value.message
         assert "a bug" not in met.value.message
-        [record] = [r for r in caplog.records if r.name == "libmh.dispatch"]
+        [record] = [r for r in caplog.records if r.name == "libmh.call"]
         assert number in record.getMessage()
         assert record.exc_info is not None
         assert isinstance(record.exc_info[1], ValueError)
