@@ -40,7 +40,10 @@ SHIPPED: tuple[Shipped, ...] = (
     Shipped("libmh.api.host:Host", {"linux": "libmh.linux.host:LinuxHost"}),
     Shipped("libmh.api.network:Network", {"linux": "libmh.linux.network:LinuxNetwork"}),
     Shipped("libmh.api.resources:Resources", {"linux": "libmh.linux.resources:LinuxResources"}),
-    Shipped("libmh.api.services:Services", {"linux": "libmh.linux.services:LinuxServices"}),
+    Shipped(
+        "libmh.api.services:Services",
+        {"linux": "libmh.linux.services:LinuxServices", "win32": "libmh.windows.services:WindowsServices"},
+    ),
     Shipped("libmh.api.sysconfig:Sysconfig", {"linux": "libmh.linux.sysconfig:LinuxSysconfig"}),
 )
 ELSEWHERE: tuple[str, ...] = (

@@ -20,6 +20,7 @@ PERMISSIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     *((module, CORE) for module in CORE),
     ("libmh.bus", ("libmh.errors", "dbus_next", "dbus_fast")),
     ("libmh.linux", ("subprocess", *CORE, *GIVEN, "libmh.api", "libmh.bus", "libmh.linux", "psutil")),
+    ("libmh.windows", ("subprocess", *CORE, *GIVEN, "libmh.api", "libmh.windows", "psutil")),
     ("libmh.cli", ("libmh", "click", "rich")),
     ("libmh", ("libmh",)),
     ("mh_dbus", ("libmh", "mh_dbus")),
