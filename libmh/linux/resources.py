@@ -59,7 +59,7 @@ class LinuxResources(Resources):
 
     def describe(self, standard: str, provider: str, agent: str) -> str:
         if standards.known(self._root, standard or standards.OCF) != standards.OCF:
-            return standards.description(agent)
+            return self._services.describe(agent)
         asked = Action(
             agent, standards.OCF, provider, agent, standards.META_DATA, timeout=METADATA_MILLISECONDS
         )

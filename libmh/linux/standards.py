@@ -6,17 +6,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from libmh.api.services import Services
+from libmh.api.services import Action as Verb
+from libmh.api.services import JobResult, Services
 from libmh.context import Root
 from libmh.errors import InvalidArguments, NotFound, NotImplementedHere
+from libmh.guard import SHARED
 from libmh.linux import lsb, ocf, sysfs
 from libmh.linux.daemons import booted
 from libmh.linux.operations import Action
-from libmh.linux.runner import Calling, Command, Work
+from libmh.linux.runner import CANCELLED, TIMED_OUT, UNKNOWN_ERROR, Calling, Command, Work
 
 OCF, LSB, SYSTEMD, SERVICE = "ocf", "lsb", "systemd", "service"
 MAX_SECONDS = 3600.0
 NOT_IMPLEMENTED = 3
+JOB_CODES: Mapping[JobResult, int] = dict.fromkeys(JobResult, UNKNOWN_ERROR) | {
+    JobResult.DONE: 0,
+    JobResult.SKIPPED: 0,
+    JobResult.TIMEOUT: TIMED_OUT,
+    JobResult.CANCELLED: CANCELLED,
+}
 SYSTEMD_RUN = "/usr/bin/systemd-run"
 # what starts nothing that has to stay: it needs no scope of its own, which costs a round trip to systemd
 LOOKING = frozenset({"monitor", "status", "meta-data", "validate-all", "notify"})
@@ -118,14 +126,24 @@ def _unit(services: Services, action: Action) -> Work:
     call = unit_calls(services).get(action.action)
     if call is None:
         return Calling(action.id, lambda _: NOT_IMPLEMENTED, 1.0)
-    return Calling(f"resource:{action.id}", lambda left: call(action.agent, left), seconds(action.timeout))
+
+    def act(left: float) -> int:
+        with SHARED.aside():  # it waits for the service manager
+            return call(action.agent, round(left * 1000))
+
+    return Calling(f"resource:{action.id}", act, seconds(action.timeout))
 
 
-def unit_calls(services: Services) -> Mapping[str, Callable[[str, float], int]]:
+def unit_calls(services: Services) -> Mapping[str, Callable[[str, int], int]]:
     """What the actions of a unit are as calls of the host's services: a return code each."""
-    return MappingProxyType({"status": lambda unit, left: services.status(unit, round(left * 1000))})
-
-
-def description(name: str) -> str:
-    """The meta-data of a script or unit."""
-    raise NotImplementedHere(f"'{name}' has no meta-data: only agents of standard '{OCF}' have")
+    return MappingProxyType(
+        {
+            "start": services.start,
+            "stop": services.stop,
+            "status": services.status,
+            "enable": lambda unit, _: services.enable(unit),
+            "disable": lambda unit, _: services.disable(unit),
+            "restart": lambda unit, left: JOB_CODES[services.act(unit, Verb.RESTART, left).result],
+            "reload": lambda unit, left: JOB_CODES[services.act(unit, Verb.RELOAD, left).result],
+        }
+    )
