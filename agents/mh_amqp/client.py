@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
+from libmh.api.agent import Agent
 from libmh.api.aggregates import Aggregates, Reports
 from libmh.call import Bound, Request, Verb, prepare
 from libmh.errors import InvalidArguments, Timeout, Unavailable
@@ -48,7 +49,11 @@ RETRY_SECONDS = 0.2
 CONNECT_SECONDS = 8.0
 MAX_EVENTS = 1000
 EVENT_CREDIT = 100
-FLEET: Mapping[str, str] = {interface_of(Aggregates).name: CONDUCTOR, interface_of(Reports).name: REPORT}
+FLEET: Mapping[str, str] = {
+    interface_of(Aggregates).name: CONDUCTOR,
+    interface_of(Agent).name: CONDUCTOR,
+    interface_of(Reports).name: REPORT,
+}
 """Where a broker has what no single host serves."""
 
 
