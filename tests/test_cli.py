@@ -237,3 +237,8 @@ def test_local_raises_no_events_and_says_so() -> None:
     result = CliRunner().invoke(mhctl, ["events", "--count", "1"])
     assert result.exit_code == 2
     assert "'local:' raises no events" in result.stderr
+
+
+def test_json_counts_wherever_it_stands(run: Runner) -> None:
+    assert json.loads(run("host", "show", "--json", "memory").stdout) == run.json("host", "show", "memory")
+    assert run("call", "Host.get_uuid", "--", "--json").stdout == run("call", "Host.get_uuid", "x").stdout

@@ -1,5 +1,7 @@
 """`mhctl`: one grammar for this host, a host on a bus, a host far away, derived from the declaration."""
 
+import os
+import sys
 from collections.abc import Mapping
 
 import click
@@ -10,6 +12,7 @@ from libmh.spec import interface_of
 
 PLURAL: Mapping[str, str] = {"aggregate": "Aggregates"}
 """Groups that are not called what their interface is."""
+AS_JSON = "--json"
 HIDDEN = frozenset({"reports"})
 OVERLAYS: Mapping[str, str] = {"resources": "libmh.cli.resources"}
 """Group -> module with `COMMANDS` that stand beside its derived commands, or in their place."""
@@ -26,6 +29,12 @@ def groups() -> dict[str, str]:
 
 class Derived(click.Group):
     """Makes the group of an interface when it is asked for: start-up pays for one, not for all."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """`--json` counts wherever it stands before a `--`."""
+        words = args[: args.index("--")] if "--" in args else args
+        rest = [word for word in words if word != AS_JSON] + args[len(words) :]
+        return super().parse_args(ctx, [AS_JSON] * (AS_JSON in words) + rest)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return [*groups(), *(each.short.lower() for each in plugin_interfaces()), *GENERIC]
@@ -59,7 +68,7 @@ class Derived(click.Group):
     metavar="URL",
     help="Which host: local:, system:, unix:path=..., amqp://host:port[/HOST-UUID].",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON with stable keys.")
+@click.option(AS_JSON, "as_json", is_flag=True, help="Print JSON with stable keys.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0.001),
@@ -85,5 +94,17 @@ def mhctl(context: click.Context, url: str, *, as_json: bool, timeout: float | N
 
 
 def main() -> None:
-    """The command."""
-    mhctl(prog_name="mhctl")
+    """The command. It leaves without the interpreter's clean-up, which can take longer than the answer."""
+    try:
+        mhctl(prog_name="mhctl")
+    except SystemExit as ended:
+        os._exit(_flushed(ended.code if isinstance(ended.code, int) else int(ended.code is not None)))
+
+
+def _flushed(code: int) -> int:
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:  # nobody reads it any more
+        return code or 1
+    return code
