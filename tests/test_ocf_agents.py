@@ -8,6 +8,7 @@ from agents import machine, put
 from libmh.context import Root
 from libmh.errors import BackendFailed, InvalidArguments, NotFound, NotImplementedHere, Problem
 from libmh.linux import metadata, ocf
+from libmh.linux.confinement import taken
 from libmh.linux.resources import LinuxResources
 from libmh.spec import Plain
 from testbed import needs
@@ -210,6 +211,15 @@ def test_meta_data_as_a_record() -> None:
         "Promoted",
     )
     assert (stop.timeout, stop.interval, stop.depth, stop.role) == (None, None, None, None)
+
+
+def test_what_was_taken_from_a_process_is_said() -> None:
+    free = {"CapBnd": "000001ffffffffff", "NoNewPrivs": "0", "Seccomp": "0"}
+    assert taken(free) == ""
+    assert taken({}) == ""
+    assert taken({**free, "CapBnd": "0000000000000004"}) == "capabilities"
+    assert taken({**free, "NoNewPrivs": "1", "Seccomp": "2"}) == "new privileges, system calls"
+    assert taken({"CapBnd": "no number"}) == "capabilities"
 
 
 @pytest.mark.parametrize("xml", ["", "no xml", "<other/>", "<resource-agent>"])

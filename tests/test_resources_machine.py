@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from libmh.linux.confinement import taken
+from source_tree import ROOT
 from testbed import needs
 from testbed.machine import Host, booted_host
 
@@ -25,6 +27,8 @@ DAEMON = """#!/bin/sh
 [ "$1" = hang ] && sleep 4322
 exit 0
 """
+SHIPPED = ROOT / "packaging/systemd/mh-dbus.service"
+FREE = ROOT / "packaging/etc/systemd/system/mh-dbus.service.d/resources.conf"
 AUTHORITY = '[authority]\n"anonymous" = "operator"\n'
 
 HERE = """
@@ -107,6 +111,18 @@ print(json.dumps(told))
 """
 
 
+def shown(status: str) -> dict[str, str]:
+    """The fields of /proc/PID/status."""
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in status.splitlines())}
+
+
+def telling(unit: str) -> str:
+    """A unit with its confinement, and a command that tells of it."""
+    kept = [line for line in unit.splitlines() if not line.startswith(("Type=", "ExecStart=", "Group="))]
+    told = "[Service]\nType=oneshot\nExecStart=/bin/cat /proc/self/status"
+    return "\n".join(kept).replace("[Service]", told)
+
+
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
     needs.file("/usr/lib/ocf/resource.d/heartbeat/anything", "resource-agents")
@@ -116,6 +132,9 @@ def host() -> Iterator[Host]:
         "/etc/init.d/scripted": SCRIPT,
         "/usr/lib/ocf/resource.d/test/Daemon": DAEMON,
         "/etc/matahari/mh-amqp.toml": AUTHORITY,
+        "/etc/systemd/system/confined.service": telling(SHIPPED.read_text()),
+        "/etc/systemd/system/free.service": telling(SHIPPED.read_text()),
+        "/etc/systemd/system/free.service.d/resources.conf": FREE.read_text(),
     }
     with booted_host("resources", files=files) as machine:
         yield machine
@@ -162,3 +181,14 @@ def test_a_resource_dies_and_recovers_over_amqp(host: Host) -> None:
     assert codes[-1] == 0
     assert codes.index(1) < len(codes) - 1
     assert (told["userdata"], told["operations"], told["left"]) == (["far"], ["sleeper_monitor_200"], 0)
+
+
+def test_the_drop_in_gives_back_what_the_unit_takes(host: Host) -> None:
+    told = {}
+    for unit in ("confined", "free"):
+        host.run("systemctl", "start", unit)
+        host.run("journalctl", "--sync")
+        told[unit] = shown(host.run("journalctl", "-u", unit, "-o", "cat").stdout)
+    assert taken(told["confined"]) == "capabilities, new privileges, system calls"
+    # of capabilities the test's machine has fewer than a real one, but those that count
+    assert taken(told["free"]) == ""

@@ -143,6 +143,18 @@ def test_cancelling_the_first_run_answers_its_caller(tmp_path: Path) -> None:
         assert first.result(5) == 197
 
 
+def test_a_chain_of_replacements_answers_every_caller(tmp_path: Path) -> None:
+    put(tmp_path, "Slow", f'echo run >>"{tmp_path}/runs"; sleep 60')
+    put(tmp_path, "Quick", "exit 0")
+    with machine(tmp_path) as here, ThreadPoolExecutor(6) as pool:
+        slow = [pool.submit(here.recur, "Slow", 60) for _ in range(5)]
+        wait_for(lambda: sum(each.done() for each in slow) == 4, seconds=10)
+        assert here.recur("Quick", 60) == 0
+        assert [each.result(5) for each in slow] == [197] * 5
+        assert ids(here) == ["r_monitor_60"]
+        here.resources.cancel("r", "monitor", 60, 0)
+
+
 def test_fail_tells_the_code_and_the_next_run_the_truth(tmp_path: Path, code: Path) -> None:
     with machine(tmp_path) as here:
         here.recur("Web", 300)

@@ -20,7 +20,7 @@ from libmh.errors import BackendFailed, Conflict, NotFound, Problem, Timeout, Un
 from libmh.guard import SHARED
 from libmh.linux.descendants import kill_marked
 from libmh.linux.opstore import MAX_OPERATIONS, Memo, Store, kept
-from libmh.linux.runner import MISSING, Calling, Command, Ending, Run, Runner, Work
+from libmh.linux.runner import CANCELLED, MISSING, Calling, Command, Ending, Run, Runner, Work
 
 log = logging.getLogger("libmh.linux.operations")
 T = TypeVar("T")
@@ -29,6 +29,7 @@ LEAST_PAUSE = 0.05  # seconds between two runs, however short the interval
 LEAST_BETWEEN = 0.2  # seconds between two events of one operation
 GRACE = 20.0  # for what waits for its turn, and for the end of what it replaces
 ANSWER_SECONDS = 10.0
+RESUMED_AFTER = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Recurring:
     slot: int
     first: "Future[Result] | None" = None
     run: Run | None = None
+    waits: bool = False  # for the end of what it replaces
     cancelled: bool = False
     gone: "list[Callable[[], None]]" = field(default_factory=list)
     told_at: float = 0.0
@@ -200,6 +202,7 @@ class Operations:
         if old is None:
             self._begin(new)
         else:
+            new.waits = True
             self._end(old, lambda: self._begin(new))
 
     def _restore(self, id: str, old: Recurring | None) -> None:  # noqa: A002
@@ -232,8 +235,9 @@ class Operations:
             self._store.remember(slot, replace(memo, running=False, interrupted=interrupted))
             each = Recurring(action, self._marked(action, self._planned(action)), slot)
             self._table[action.id] = each
-            # spread, so that they do not all begin at once
-            self._runner.later(action.interval / 1000 * at / len(found), partial(self._begin, each))
+            # when the transports have come up, and spread, so that they do not all begin at once
+            pause = RESUMED_AFTER + action.interval / 1000 * at / len(found)
+            self._runner.later(pause, partial(self._begin, each))
         done.set_result(None)
 
     def _mark(self, action: Action) -> str:
@@ -250,7 +254,9 @@ class Operations:
             return Calling(action.id, lambda _: MISSING, 1.0)
 
     def _begin(self, each: Recurring) -> None:
+        each.waits = False
         if each.cancelled:
+            self._over(each, Ending(CANCELLED))
             return
         try:
             each.run = self._runner.start(each.work, partial(self._ended, each))
@@ -267,9 +273,7 @@ class Operations:
         each.run = None
         before = self._store.memo(each.slot)
         if each.cancelled:
-            self._resolve(each, Result(each.action, ending, before.sequence, time.time_ns()))
-            for gone in each.gone:
-                gone()
+            self._over(each, ending)
             return
         memo = replace(
             before, running=False, known=True, rc=ending.rc, sequence=self._number(), time=time.time_ns()
@@ -280,6 +284,15 @@ class Operations:
         if not answered and (changed or ending.rc != each.action.expected):
             self._report(each)
         self._again(each)
+
+    def _over(self, each: Recurring, ending: Ending) -> None:
+        """What is cancelled has ended: its first caller and those who wait for its end go on."""
+        self._resolve(
+            each, Result(each.action, ending, self._store.memo(each.slot).sequence, time.time_ns())
+        )
+        waiting, each.gone = each.gone, []
+        for gone in waiting:
+            gone()
 
     def _resolve(self, each: Recurring, result: Result) -> bool:
         first, each.first = each.first, None
@@ -327,11 +340,11 @@ class Operations:
 
     def _end(self, each: Recurring, gone: Callable[[], None]) -> None:
         each.cancelled = True
-        if each.run is None:
-            gone()
-            return
         each.gone.append(gone)
-        self._runner.stop(each.run)
+        if each.run is not None:
+            self._runner.stop(each.run)
+        elif not each.waits:
+            self._over(each, Ending(CANCELLED))
 
     def _fail(self, name: str, rc: int, done: "Future[None]") -> None:
         hit = [each for each in self._table.values() if each.action.name == name]

@@ -1,6 +1,7 @@
 """The `Resources` of a Linux machine."""
 
 import atexit
+import logging
 import re
 import threading
 
@@ -8,12 +9,14 @@ from libmh.api.resources import AgentMetadata, Operation, OperationResult, Resou
 from libmh.context import Context
 from libmh.errors import BackendFailed, InvalidArguments
 from libmh.linux import identity, metadata, ocf, standards
+from libmh.linux.confinement import confined
 from libmh.linux.operations import Action, Operations, Result
 from libmh.linux.opstore import Memo, Store
 from libmh.linux.runner import Runner, Work
 from libmh.linux.services import LinuxServices
 from libmh.spec import Plain
 
+log = logging.getLogger("libmh.linux.resources")
 REASON = re.compile(r"^ocf-exit-reason:[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 MAX_TEXT = 65_535  # what a transport carries
 METADATA_MILLISECONDS = 30_000
@@ -30,6 +33,7 @@ class LinuxResources(Resources):
         self._services = LinuxServices(self._context)
         self._lock = threading.Lock()
         self._made: Operations | None = None
+        self._warned = False
 
     def uuid(self) -> str:
         return identity.get(self._root, "filesystem")
@@ -155,7 +159,15 @@ class LinuxResources(Resources):
         if not asked.name or not asked.action:
             raise InvalidArguments("name and action: expected a name, got ''", argument="name")
         standards.verify(self._root, self._services, asked)
+        if asked.action not in standards.LOOKING:
+            self._warn_once()
         return self._operations.run(asked)
+
+    def _warn_once(self) -> None:
+        if not self._warned:
+            self._warned = True
+            if missing := confined(self._root):
+                log.warning("resource agents are run without %s: this process has been confined", missing)
 
     @property
     def _operations(self) -> Operations:
