@@ -241,4 +241,4 @@ def test_local_raises_no_events_and_says_so() -> None:
 
 def test_json_counts_wherever_it_stands(run: Runner) -> None:
     assert json.loads(run("host", "show", "--json", "memory").stdout) == run.json("host", "show", "memory")
-    assert run("call", "Host.get_uuid", "--", "--json").stdout == run("call", "Host.get_uuid", "x").stdout
+    assert not run("call", "Host.get_uuid", "--", "--json").stdout.startswith(("{", '"'))
