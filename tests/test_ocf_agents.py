@@ -13,7 +13,11 @@ from libmh.linux.resources import LinuxResources
 from libmh.spec import Plain
 from testbed import needs
 
-PRINT = 'env | grep -v "^\\(PWD\\|SHLVL\\|_\\)=" | sort; echo "args=$*"; echo "cwd=$PWD"'
+PRINT = """env | grep -v "^\\(PWD\\|SHLVL\\|_\\)=" | sort
+echo "args=$*"
+echo "cwd=$(pwd -P)"
+echo "umask=$(umask)"
+"""
 
 
 def test_names_are_listed(tmp_path: Path) -> None:
@@ -102,7 +106,8 @@ def test_the_environment_is_that_of_the_api_and_nothing_else(
     told = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
     assert told.pop("MATAHARI_RUN")
     assert told.pop("HOME").startswith("/")
-    assert told.pop("cwd") == str(Path.cwd())
+    assert (told.pop("cwd"), told.pop("umask")) == ("/", "0022")
+    assert Path.cwd() != Path("/")  # theirs alone
     assert told == {
         "OCF_ROOT": str(tmp_path / "usr/lib/ocf"),
         "OCF_RA_VERSION_MAJOR": "1",

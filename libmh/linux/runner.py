@@ -47,6 +47,8 @@ UNWATCHED = 0.1  # a pipe holds 64 KiB: most scripts have ended before anybody n
 REAPED_WITHIN = 5.0
 CLOSED_WITHIN = 3.0
 LAST_STANDARD = 2
+CLONE_FS = 0x200  # linux/sched.h
+UMASK = 0o022
 DEFAULTED = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them, and a script would inherit that
 
 
@@ -194,6 +196,7 @@ class Runner:
                 self._wake = -1
 
     def _loop(self) -> None:
+        _leave_directory()
         while not self._closing or self._running or self._posted:
             for fd, _ in self._poll.poll(self._pause()):
                 self._ready(fd)
@@ -379,3 +382,14 @@ def _keep_descriptors() -> None:
         with contextlib.suppress(OSError):  # it was the directory's own
             if int(name) > LAST_STANDARD:
                 os.set_inheritable(int(name), False)  # noqa: FBT003 - the standard library's
+
+
+def _leave_directory() -> None:
+    """Give this thread a working directory and a umask of its own, for scripts to inherit: posix_spawn(3)
+    cannot set them, and those of the process are not ours to change. unshare(2) of CLONE_FS needs no
+    privilege; where it is forbidden, scripts have those of the process."""
+    import ctypes
+
+    if ctypes.CDLL(None).unshare(CLONE_FS) == 0:
+        os.chdir("/")
+        os.umask(UMASK)
