@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import trees
 from libmh.api.agent import Agent
+from libmh.api.aggregates import Aggregates, Reports
 from libmh.api.host import Host
 from libmh.api.network import Network
 from libmh.call import Request, Verb, restore
@@ -21,7 +22,7 @@ from libmh.events import Event
 from libmh.providers import shipped_interfaces
 from libmh.spec import Interface, Kind, Member, interface_of
 from probe import OUTER, Colour, Probe
-from transports import TRANSPORTS, Reached, Transport, plug_in
+from transports import TRANSPORTS, Reached, Transport, of_the_fleet, plug_in
 from waiting import wait_for
 
 HOST = interface_of(Host).name
@@ -168,6 +169,26 @@ def test_whatever_does_not_fit_is_refused_by_name(
     with pytest.raises(InvalidArguments) as met:
         reached.connection.request(Request(member.interface, member.name, arguments=arguments))
     assert name in met.value.message
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reached]:
+    with of_the_fleet(tmp_path_factory.mktemp("fleet"), {}) as made:
+        yield made
+
+
+FLEET = [member for each in (Aggregates, Reports) for member in interface_of(each).of(Kind.METHOD)]
+
+
+@pytest.mark.parametrize("member", FLEET, ids=lambda member: member.action)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_the_conductor_refuses_by_name_too(fleet: Reached, member: Member, data: st.DataObject) -> None:
+    arguments, name = data.draw(bad_call(member))
+    with pytest.raises(InvalidArguments) as met:
+        fleet.connection.request(Request(member.interface, member.name, arguments=arguments))
+    assert name in met.value.message
+    assert fleet.connection.proxy(Aggregates).list_aggregates() == []
 
 
 def test_after_all_that_it_lives_on(reached: Reached) -> None:

@@ -110,5 +110,16 @@ def through_a_broker(state: Path, environment: Mapping[str, str]) -> Iterator[Re
                 yield Reached(connection, _by_request(connection))
 
 
+@contextmanager
+def of_the_fleet(state: Path, environment: Mapping[str, str]) -> Iterator[Reached]:
+    """The conductor, which serves what no single host does."""
+    with (
+        agent("mh-broker", "--listen", "127.0.0.1:0", "--state", str(state)) as broker,
+        agent("mh-conductor", "--broker", broker.url, "--state", str(state), env=environment),
+        connect(broker.url) as connection,
+    ):
+        yield Reached(connection, _by_request(connection))
+
+
 Transport = Callable[[Path, Mapping[str, str]], AbstractContextManager[Reached]]
 TRANSPORTS: tuple[Transport, ...] = (in_memory, on_dbus, on_amqp, through_a_broker)
