@@ -33,7 +33,7 @@ from amqp_serving import (
     value,
     with_agent,
 )
-from libmh.errors import PROBLEMS, InvalidArguments, Problem
+from libmh.errors import PROBLEMS, InvalidArguments, NotFound, Problem
 from libmh.spec import Kind, interface_of
 from mh_amqp import codec, messages, server, status, types
 from mh_amqp.asking import Asker
@@ -416,6 +416,39 @@ def test_any_envelope_is_answered_or_refused(properties: dict[str, Any]) -> None
 
 
 # somebody else's client
+
+
+def test_a_client_that_pairs_two_links_gets_its_reply(tmp_path: Path) -> None:
+    """As Azure's clients do: both links name the node, and the reply goes to the receiver's own address."""
+
+    async def check(agent: Any, console: Asker) -> None:
+        came: list[Message] = []
+        connection = console.connection
+        receiver = await connection.receiver(
+            MANAGEMENT, lambda delivery: came.append(messages.decode(delivery.raw)), credit=10
+        )
+        sender = await connection.sender(MANAGEMENT)
+        sender.send(messages.encode(request("level", reply_to=receiver.name)))
+        await eventually(lambda: came)
+        assert value(came[0]) == {"level": 1}
+        receiver.close()
+        await eventually(lambda: not receiver.open)
+        sender.send(messages.encode(request("level", reply_to=receiver.name)))
+        await eventually(lambda: agent.served.intake.counters.unsent == 1)
+
+    with_agent(tmp_path, check)
+
+
+def test_what_is_not_here_cannot_be_attached(tmp_path: Path) -> None:
+    async def check(agent: Any, console: Asker) -> None:
+        for address in ("mh.report", "elsewhere", "mh.reply.of-another"):
+            with pytest.raises(NotFound):
+                await console.connection.sender(address)
+            with pytest.raises(NotFound):
+                await console.connection.receiver(address, lambda _delivery: None)
+        assert code(await ask(console, request("READ"))) == 200
+
+    with_agent(tmp_path, check)
 
 
 def test_protons_own_client_drives_the_node(tmp_path: Path) -> None:
