@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Protocol
 
-from libmh.spec import U8, U32, U64, Effect, Time, interface, method, prop
+from libmh.spec import U8, U32, U64, Effect, Name, Time, event, interface, method, prop
 
 LONGEST = 3630.0  # the longest time limit of an action, and what ending it may take
 NAME = "a unit's name; a service's with or without .service"
@@ -36,6 +36,48 @@ class Unit:
         U32 | None, "of the last main process: exit code, or signal number when a signal ended it"
     ] = None
     fragment_path: Annotated[str | None, "the unit file"] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition of a unit file, and what came of it."""
+
+    name: Annotated[str, "ConditionPathExists ..."]
+    parameter: Annotated[str, "what it is about; with ! in front where it is negated"]
+    trigger: Annotated[bool, "one of these has to be met, rather than all"]
+    met: Annotated[bool | None, "absent where it was not looked at"] = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnitDetail:
+    """A unit in full. Its environment and its command lines, which may hold secrets, are left out."""
+
+    unit: Annotated[Unit, "as `units` has it"]
+    names: Annotated[list[str], "its own and its aliases"]
+    documentation: Annotated[list[str], "where to read about it"]
+    drop_ins: Annotated[list[str], "files that change its unit file"]
+    conditions: Annotated[list[Condition], "conditions and assertions"]
+    requires: Annotated[list[str], "units that it cannot be without"]
+    wants: Annotated[list[str], "units that are started with it"]
+    binds_to: Annotated[list[str], "units that it ends with"]
+    part_of: Annotated[list[str], "units that it is stopped and restarted with"]
+    conflicts: Annotated[list[str], "units that are stopped when it starts"]
+    before: Annotated[list[str], "units that it is started before"]
+    after: Annotated[list[str], "units that it is started after"]
+    required_by: Annotated[list[str], "units that cannot be without it"]
+    wanted_by: Annotated[list[str], "units that start it"]
+    triggers: Annotated[list[str], "units that it starts: of a socket, timer or path"]
+    triggered_by: Annotated[list[str], "sockets, timers and paths that start it"]
+    can_start: Annotated[bool, "it may be started by hand"]
+    can_stop: Annotated[bool, "it may be stopped by hand"]
+    can_reload: Annotated[bool, "it knows `reload`"]
+    need_reload: Annotated[bool, "its files have changed since systemd read them"]
+    slice: Annotated[str | None, "that it is in"] = None
+    control_group: Annotated[str | None, "of its processes"] = None
+    restart: Annotated[str | None, "of a service, when it is restarted: no, on-failure, always ..."] = None
+    status_text: Annotated[str | None, "what a service says of itself"] = None
+    start_timeout: Annotated[float | None, "seconds; absent where there is no limit"] = None
+    stop_timeout: Annotated[float | None, "seconds; absent where there is no limit"] = None
 
 
 class Action(StrEnum):
@@ -171,6 +213,11 @@ class Services(Protocol):
         """The units that are loaded, by name. Where there is no systemd: the init scripts as services."""
         ...
 
+    @method(objects=("name",), returns="detail")
+    def unit(self, name: Annotated[str, NAME]) -> UnitDetail:
+        """A unit in full. `not-found` where there is none of that name."""
+        ...
+
     @method(effect=Effect.DISRUPTS, objects=("name", "verb"), deadline=LONGEST, returns="outcome")
     def act(
         self,
@@ -226,3 +273,30 @@ class Services(Protocol):
     ) -> list[LogLine]:
         """The last lines that the journal has of a unit, the oldest first; at most 1 MiB of them."""
         ...
+
+    @event()
+    def service_changed(
+        self,
+        unit: Annotated[str, "with its suffix"],
+        old_state: Annotated[str, "the active state that was told last"],
+        new_state: Annotated[str, "the active state now"],
+        sub_state: Annotated[str, "now"],
+        result: Annotated[str, "of a service: success, exit-code, signal ...; empty for other units"],
+        why: Annotated[str, "of one that failed: a sentence; else empty"],
+    ) -> None:
+        """A service, socket, target, timer, path or mount came to another state. At most five a second for
+        each; the last state is always told. Only where systemd runs."""
+        return
+
+    @event()
+    def job_changed(
+        self,
+        job_id: Annotated[U32, Name("id"), "of the job"],
+        unit: Annotated[str, "that it is for"],
+        verb: Annotated[str, "start, stop, restart, reload ..."],
+        state: Annotated[str, "waiting, running, or how it ended: done, failed, canceled ..."],
+        seconds: Annotated[float, "since it was queued"],
+    ) -> None:
+        """A job takes longer than a second: told every second, later every ten, and when it ends. Only where
+        systemd runs."""
+        return

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from libmh.api.services import Action, LogLine, Outcome, Unit, Whom
+from libmh.api.services import Action, LogLine, Outcome, Unit, UnitDetail, Whom
 
 
 class Manager(Protocol):
@@ -14,6 +14,8 @@ class Manager(Protocol):
     def status(self, name: str, seconds: float) -> int: ...
 
     def units(self, pattern: str, state: str) -> list[Unit]: ...
+
+    def unit(self, name: str) -> UnitDetail: ...
 
     def describe(self, name: str) -> str: ...
 

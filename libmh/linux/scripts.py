@@ -1,13 +1,14 @@
 """Services as init scripts where there is no systemd: run by OpenRC where that is the service manager, by
 themselves elsewhere. What starts with the machine is said by the tool that the distribution has for it."""
 
+import glob
 import time
 from collections.abc import Mapping, Sequence
 
-from libmh.api.services import Action, JobResult, LogLine, Outcome, Unit, Whom
+from libmh.api.services import Action, JobResult, LogLine, Outcome, Unit, UnitDetail, Whom
 from libmh.context import Root
 from libmh.errors import InvalidArguments, NotFound, NotImplementedHere
-from libmh.linux import description, journal, lsb, openrc, programs
+from libmh.linux import description, journal, lsb, openrc, programs, unitdetail
 from libmh.linux.runner import TIMED_OUT, Ending
 
 NOT_INSTALLED = 5
@@ -51,6 +52,12 @@ class UnderScripts:
     def units(self, pattern: str, state: str) -> list[Unit]:
         units = lsb.units(self._root, pattern, "" if self._openrc else state)
         return openrc.units(self._root, units, state) if self._openrc else units
+
+    def unit(self, name: str) -> UnitDetail:
+        script = self._script(name)
+        (unit,) = self.units(glob.escape(f"{script}.service"), "")
+        text = self._root.read(f"{lsb.SCRIPTS}/{script}", lsb.HEADER)
+        return unitdetail.of_script(unit, description.header(text))
 
     def describe(self, name: str) -> str:
         script = self._script(name)

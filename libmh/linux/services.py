@@ -3,14 +3,16 @@ decided."""
 
 import threading
 
-from libmh.api.services import Action, LogLine, Outcome, Services, Unit, Whom
+from libmh.api.services import Action, LogLine, Outcome, Services, Unit, UnitDetail, Whom
 from libmh.context import Context, Root
 from libmh.errors import InvalidArguments, NotImplementedHere
-from libmh.linux import identity, lsb, sysfs
+from libmh.linux import actions, identity, lsb, sysfs
 from libmh.linux.daemons import SOCKET, SYSTEMD, booted, daemon
+from libmh.linux.jobwatch import Progress
 from libmh.linux.manager import Manager
 from libmh.linux.scripts import UnderScripts
 from libmh.linux.undersystemd import UnderSystemd
+from libmh.linux.unitwatch import Change
 
 MAX_SECONDS = 3600.0
 
@@ -55,6 +57,9 @@ class LinuxServices(Services):
     def units(self, pattern: str = "", state: str = "") -> list[Unit]:
         return self._manager().units(pattern, state)
 
+    def unit(self, name: str) -> UnitDetail:
+        return self._for(name).unit(name)
+
     def act(self, name: str, verb: Action, timeout: int = 90_000) -> Outcome:
         return self._for(name).act(name, verb, limit(timeout))
 
@@ -78,6 +83,39 @@ class LinuxServices(Services):
 
     def logs(self, name: str, lines: int = 100, since: int = 0) -> list[LogLine]:
         return self._for(name).logs(name, lines, since)
+
+    def watch(self) -> None:
+        """Raise events from now on, and keep the units in memory; the agent calls this once."""
+        if booted(self._root):
+            self._under_systemd().watch(self._changed, self._progressed)
+
+    def close(self) -> None:
+        """Raise no more events."""
+        if self._systemd is not None:
+            self._systemd.close()
+
+    def _changed(self, change: Change) -> None:
+        result = str(change.told.get("Result") or "")
+        failed = change.new[0] == "failed"
+        self._context.events.emit(
+            Services.service_changed,
+            unit=change.unit,
+            old_state=change.old[0],
+            new_state=change.new[0],
+            sub_state=change.new[1],
+            result=result,
+            why=actions.why(result or None, change.told.get("ExecMainStatus")) if failed else "",
+        )
+
+    def _progressed(self, job: Progress) -> None:
+        self._context.events.emit(
+            Services.job_changed,
+            job_id=job.id,
+            unit=job.unit,
+            verb=job.verb,
+            state=job.state,
+            seconds=job.seconds,
+        )
 
     def _for(self, name: str) -> Manager:
         if not name:

@@ -1,19 +1,21 @@
 """Services under systemd: `libmh.linux.manager.Manager` over its D-Bus API."""
 
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
-from libmh.api.services import Action, JobResult, LogLine, Outcome, Unit, Whom
+from libmh.api.services import Action, JobResult, LogLine, Outcome, Unit, UnitDetail, Whom
 from libmh.context import Root
 from libmh.errors import InvalidArguments, NotFound, Problem
-from libmh.linux import actions, description, jobs, journal, lsb, scripts, systemd, unitfiles
+from libmh.linux import actions, description, jobs, journal, lsb, scripts, systemd, unitdetail, unitfiles
 from libmh.linux.actions import Actions
 from libmh.linux.daemons import PROPERTIES, SYSTEMD, Daemon
 from libmh.linux.jobs import Jobs
-from libmh.linux.line import SERVICE, UNIT, Line, wait
+from libmh.linux.jobwatch import JobWatch, Progress
+from libmh.linux.line import UNIT, Line, wait
 from libmh.linux.unitnames import full, is_name
+from libmh.linux.unitwatch import Change, UnitWatch
 
 QUICK = 20.0
 FILES = 85.0
@@ -26,6 +28,9 @@ class UnderSystemd:
 
     def __init__(self, root: Root, systemd_daemon: Daemon, address: str) -> None:
         self._root = root
+        self._address = address
+        self._watch: UnitWatch | None = None
+        self._progress: JobWatch | None = None
         self._daemon = systemd_daemon
         self._jobs = Jobs()
         self._line = Line(address, self._heard)
@@ -42,19 +47,51 @@ class UnderSystemd:
         return systemd.status(self._daemon, name, seconds)
 
     def units(self, pattern: str, state: str) -> list[Unit]:
-        return systemd.units(self._daemon, pattern, state)
+        known = self._watch.select(pattern, state) if self._watch else None
+        return systemd.units(self._daemon, pattern, state) if known is None else known
+
+    def watch(self, changed: Callable[[Change], None], progress: Callable[[Progress], None]) -> None:
+        """Follow the units and the jobs from now on; both are called in the bus's loop."""
+        if self._watch is None:
+            self._watch = UnitWatch(self._address, self._root, changed, self._job_heard)
+            self._progress = JobWatch(self._watch.line, progress)
+            self._watch.start()
+
+    def close(self) -> None:
+        """Follow no longer."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.close()
+
+    def _job_heard(self, member: str, body: Sequence[Any]) -> None:
+        if self._progress is not None:
+            self._progress.heard(member, body)
 
     def describe(self, name: str) -> str:
         return wait(self._describe(full(name)), QUICK)
 
     async def _describe(self, name: str) -> str:
+        own, told = await self._everything(name)
+        return description.xml(description.of_unit(own, told))
+
+    def unit(self, name: str) -> UnitDetail:
+        _, told = wait(self._everything(full(name)), QUICK)
+        return unitdetail.detail(told)
+
+    async def _everything(self, name: str) -> tuple[str, dict[str, Any]]:
         path, own = await jobs.resolve(self._line, name)
         told: dict[str, Any] = {}
         bus = await self._line.bus()
-        for interface in (UNIT, SERVICE) if own.endswith(".service") else (UNIT,):
-            (answer,) = await bus.call(SYSTEMD.name, path, PROPERTIES, "GetAll", "s", [interface])
+        kind = f"org.freedesktop.systemd1.{own.rpartition('.')[2].capitalize()}"
+        for interface in (UNIT, kind):
+            try:
+                (answer,) = await bus.call(SYSTEMD.name, path, PROPERTIES, "GetAll", "s", [interface])
+            except Problem:
+                if interface == UNIT:
+                    raise
+                continue  # this version of systemd knows no more of such a unit
             told.update(answer)
-        return description.xml(description.of_unit(own, told))
+        return own, told
 
     def enable(self, name: str) -> int:
         return self._file(name, "enable")
@@ -79,12 +116,18 @@ class UnderSystemd:
 
     def start_or_stop(self, name: str, verb: Action, seconds: float) -> int:
         try:
-            return actions.rc(wait(self._actions.act(full(name), verb, seconds), seconds + QUICK))
+            return actions.rc(wait(self._act(full(name), verb, seconds), seconds + QUICK))
         except (NotFound, InvalidArguments):
             return NOT_INSTALLED
 
     def act(self, name: str, verb: Action, seconds: float) -> Outcome:
-        return self._with_log(self._actions.act(full(name), verb, seconds), seconds + QUICK)
+        return self._with_log(self._act(full(name), verb, seconds), seconds + QUICK)
+
+    async def _act(self, name: str, verb: Action, seconds: float) -> Outcome:
+        outcome = await self._actions.act(name, verb, seconds)
+        if self._watch is not None:
+            await self._watch.refresh(outcome.unit)
+        return outcome
 
     def mask(self, name: str) -> Outcome:
         return wait(self._actions.mask(full(name)), FILES)
