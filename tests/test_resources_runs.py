@@ -10,6 +10,8 @@ import pytest
 
 from agents import Machine, machine, put
 from libmh.errors import Unavailable
+from libmh.guard import Guard
+from libmh.linux import operations
 from libmh.linux.runner import Calling, Command, Ending, Runner
 from waiting import wait_for
 
@@ -210,11 +212,21 @@ def test_a_function_that_fails_is_another_error() -> None:
     runner.close()
 
 
-def test_waiting_callers_leave_their_places(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Twenty slow actions through the guard of sixteen threads, and something quick beside them."""
-    from libmh.guard import Guard
-    from libmh.linux import operations
+def test_so_many_callers_wait_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "MAX_CALLERS", 2)
+    monkeypatch.setattr(operations, "CALLER_SECONDS", 0.05)
+    put(tmp_path, "Slow", "sleep 1")
+    with machine(tmp_path) as here, ThreadPoolExecutor(2) as pool:
+        slow = [pool.submit(here.run, "Slow") for _ in range(2)]
+        wait_for(lambda: here.resources._operations._callers._value == 0)
+        with pytest.raises(Unavailable, match="2 callers"):
+            here.run("Slow")
+        assert [each.result(5) for each in slow] == [0, 0]
+        assert here.run("Slow") == 0
 
+
+def test_waiting_callers_leave_their_places(tmp_path: Path) -> None:
+    """Twenty slow actions through the guard of sixteen threads, and something quick beside them."""
     guard = Guard(max_threads=4)
     put(tmp_path, "Slow", "sleep 1")
     with machine(tmp_path) as here, pytest.MonkeyPatch.context() as patch:

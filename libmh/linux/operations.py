@@ -30,6 +30,8 @@ LEAST_BETWEEN = 0.2  # seconds between two events of one operation
 GRACE = 20.0  # for what waits for its turn, and for the end of what it replaces
 ANSWER_SECONDS = 10.0
 RESUMED_AFTER = 1.0
+MAX_CALLERS = 40
+CALLER_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +103,25 @@ class Operations:
         self._once: dict[str, set[Run]] = {}
         self._sequence = itertools.count(1)
         self._resuming = threading.Lock()
+        self._callers = threading.BoundedSemaphore(MAX_CALLERS)
 
     def run(self, action: Action) -> Result:
         """Run an action, and answer how its first run ended. `conflict` when it recurs and the operations
-        of this state directory are run by another process."""
+        of this state directory are run by another process, `unavailable` when too many callers wait."""
         work = self._plan(action)
         first: Future[Result] = Future()
-        if action.interval:
-            self.resume()
-            self._runner.post(lambda: self._add(action, work, first))
-        else:
-            self._runner.post(lambda: self._start_once(action, work, first))
-        return _wait(first, work.seconds + GRACE)
+        # each caller holds a thread, and others ask this agent for other things
+        if not self._callers.acquire(timeout=CALLER_SECONDS):
+            raise Unavailable(f"{MAX_CALLERS} callers wait for the end of actions, try again later")
+        try:
+            if action.interval:
+                self.resume()
+                self._runner.post(lambda: self._add(action, work, first))
+            else:
+                self._runner.post(lambda: self._start_once(action, work, first))
+            return _wait(first, work.seconds + GRACE)
+        finally:
+            self._callers.release()
 
     def resume(self) -> None:
         """Own the state directory and go on with what it has, once. Raises as `run`."""
