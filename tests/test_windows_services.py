@@ -173,7 +173,7 @@ def test_what_windows_does_not_have() -> None:
     services, _ = make()
     calls: list[Callable[[str], object]] = [
         *(services.mask, services.unmask, services.kill, services.reset_failed),
-        *(services.logs, services.describe),
+        *(services.logs, services.describe, services.unit),
     ]
     for call in calls:
         with pytest.raises(NotImplementedHere, match="Spooler"):

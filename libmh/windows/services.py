@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
-from libmh.api.services import Action, JobResult, LogLine, Outcome, Services, Unit, Whom
+from libmh.api.services import Action, JobResult, LogLine, Outcome, Services, Unit, UnitDetail, Whom
 from libmh.context import Context
 from libmh.errors import InvalidArguments, NotFound, NotImplementedHere, Problem
 from libmh.windows.scm import Advapi, Control, Manager, Start, State, Status
@@ -95,6 +95,9 @@ class WindowsServices(Services):
             and state in ("", each.load_state, each.active_state, each.sub_state)
         ]
         return sorted(wanted, key=lambda each: each.name.lower())
+
+    def unit(self, name: str) -> UnitDetail:
+        raise _not_here("more to tell than `units` does", name)
 
     def act(self, name: str, verb: Action, timeout: int = 90_000) -> Outcome:
         began = time.monotonic()
