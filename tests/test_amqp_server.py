@@ -116,6 +116,11 @@ def test_the_node_describes_itself(tmp_path: Path) -> None:
         )
         assert value(some)["results"] == [[1, TOY, None]]
         assert some.number("count") == 1
+        typed = await ask(console, request("QUERY", node, properties={"entityType": TOY}))
+        assert codec.timestamp(1_700_000_000_123_000_000) in (typed.value or b"")
+        json = request("QUERY", node, properties={"entityType": TOY}, content_type=messages.JSON, data=b"")
+        row = types.load_json((await ask(console, json)).data or b"")["results"][0]
+        assert row == [UUID, TOY, UUID, 1, 1_700_000_000_123_000_000, None, "AP8="]
         assert value(await ask(console, request("GET-TYPES", node))) == {TOY: []}
         attributes = value(await ask(console, request("GET-ATTRIBUTES", node)))
         assert attributes[TOY] == ["name", "type", "identity", "level", "born", "note", "blob"]

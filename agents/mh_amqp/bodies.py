@@ -9,8 +9,9 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
-from libmh.spec import Interface, Member, Plain
+from libmh.spec import Interface, Kind, Member, OptionalOf, Plain
 from mh_amqp import codec, types
+from mh_amqp.query import Rows
 from mh_amqp.status import OK, Answer, Form, head, in_amqp, in_json
 
 
@@ -64,12 +65,25 @@ class Bodies:
             codec.map_of([b for r, v in found for b in (codec.string(r.name), types.encoder(r.type)(v))]),
         )
 
-    def anything(self, value: Plain, form: Form, count: int | None = None) -> Answer:
-        """A plain tree; `count` is the application property that a query's answer has."""
-        front = self._front if count is None else head(OK, "OK", self._host, count=count)
+    def anything(self, value: Plain, form: Form) -> Answer:
+        """A plain tree."""
         if form is Form.JSON:
-            return in_json(front, types.dump_json(value))
-        return in_amqp(front, codec.any_value(value))
+            return in_json(self._front, types.dump_json(value))
+        return in_amqp(self._front, codec.any_value(value))
+
+    def table(self, table: Rows, interface: Interface | None, form: Form) -> Answer:
+        """Rows of entities; the columns that are properties of an interface have their declared types."""
+        front = head(OK, "OK", self._host, count=table.size)
+        members = {each.name: each for each in interface.of(Kind.PROPERTY)} if interface else {}
+        known = [members[name].type if name in members else types.ANYTHING for name in table.columns]
+        if form is Form.JSON:
+            rows = [[_fit(t, v) for t, v in zip(known, row, strict=True)] for row in table.rows]
+            return in_json(front, types.dump_json({"attributeNames": list(table.columns), "results": rows}))
+        encoders = [types.encoder(OptionalOf(each)) for each in known]
+        encoded = [codec.list_of([e(v) for e, v in zip(encoders, row, strict=True)]) for row in table.rows]
+        names = codec.list_of([codec.string(name) for name in table.columns])
+        fields = [codec.string("attributeNames"), names, codec.string("results"), codec.list_of(encoded)]
+        return in_amqp(front, codec.map_of(fields))
 
 
 def _same(held: dict[str, Plain], given: dict[str, Plain]) -> bool:
@@ -79,7 +93,7 @@ def _same(held: dict[str, Plain], given: dict[str, Plain]) -> bool:
 
 def _fit(declared: Any, value: Plain) -> Any:
     change = types.to_json(declared)
-    return change(value) if change else value
+    return change(value) if change and value is not None else value
 
 
 def arguments_in_json(member: Member | None, arguments: Mapping[str, Plain] | list[Plain]) -> bytes:

@@ -159,14 +159,14 @@ class Management:
         if operation != "QUERY":
             return self.bodies.anything(describe(operation, self.interfaces, entity), form)
         values: dict[str, Plain] = {}
+        found = None
         if entity is not None:
             found = self._interface(replace(message, properties={"type": entity}))
             read = await self.dispatcher.call(replace(request, interface=found.name, member=""))
             values = read if isinstance(read, dict) else {}
         rows = query_rows(self.interfaces, entity, _attribute_names(body), values, self.host)
-        return self.bodies.anything(
-            rows.page(message.number("offset"), message.number("count")), form, count=rows.size
-        )
+        page = rows.page(message.number("offset"), message.number("count"))
+        return self.bodies.table(page, found, form)
 
     def _interface(self, message: Message) -> Interface:
         name = _required(message, "type")

@@ -53,11 +53,11 @@ class Rows:
     def size(self) -> int:
         return len(self.rows)
 
-    def page(self, offset: int | None, count: int | None) -> Plain:
-        """The wire's map, with the rows from `offset` on, `count` of them at most."""
+    def page(self, offset: int | None, count: int | None) -> "Rows":
+        """The rows from `offset` on, `count` of them at most."""
         first = max(offset or 0, 0)
         last = None if count is None or count <= 0 else first + count
-        return {"attributeNames": list(self.columns), "results": list(self.rows[first:last])}
+        return Rows(self.columns, self.rows[first:last])
 
 
 def query_rows(
