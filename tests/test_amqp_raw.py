@@ -64,6 +64,17 @@ def test_delivery_count_is_set_and_the_rest_kept(fields: dict[str, object], coun
     assert message.durable == fields.get("durable", False)
 
 
+@pytest.mark.parametrize("odd", [string("x" * 250), string("x" * 300), listed(uint(1), string("y" * 200))])
+def test_a_header_with_fields_of_other_types_gets_its_count(odd: bytes) -> None:
+    content = odd + b"\x40\x40\x40\x52\x01" + b"\x40" * 2  # with more than a header has
+    header = b"\x00\x53\x70\xd0" + (len(content) + 4).to_bytes(4) + (7).to_bytes(4) + content
+    counted = raw.with_delivery_count(header + b"\x00\x53\x77\xa1\x02hi", 3)
+    assert raw.routing(counted).delivery_count == 3
+    assert odd in counted
+    assert counted.endswith(b"\x00\x53\x77\xa1\x02hi")
+    raw.check_depth(counted)
+
+
 def test_a_message_without_a_header_gets_one() -> None:
     body = b"\x00\x53\x77\xa1\x02hi"
     message = Message()

@@ -104,14 +104,13 @@ def with_delivery_count(raw: bytes, count: int) -> bytes:
     fields = [b"\x40"] * 5
     if end:
         starts, _ = _fields(raw, _section(raw, start)[1])
-        ends = [*starts[1:], end][: len(starts)]
-        for index, (first, last) in enumerate(zip(starts, ends, strict=True)):
-            if index < len(fields):
-                fields[index] = raw[first:last]
+        for index, first in enumerate(starts[: len(fields)]):
+            fields[index] = raw[first : skip(raw, first)]
     fields[4] = b"\x70" + min(count, 0xFFFFFFFF).to_bytes(4)
     body = b"".join(fields)
-    header = b"\x00\x53\x70\xc0" + bytes([len(body) + 1, len(fields)]) + body
-    return header + raw[end:]
+    # the producer's fields may be of any type and length: nobody looked at those that routing does not need
+    size = (4 + len(body)).to_bytes(4) + len(fields).to_bytes(4)
+    return b"\x00\x53\x70\xd0" + size + body + raw[end:]
 
 
 def skip(raw: bytes, at: int) -> int:
@@ -144,9 +143,8 @@ def check_depth(raw: bytes, most: int = 32) -> None:
 
 def _check_depth(raw: bytes, most: int) -> None:
     at, length = 0, len(raw)
-    open_values: list[
-        int
-    ] = []  # the end of each container; for a described value, minus the values still to come
+    # the end of each container; for a described value, minus the values still to come
+    open_values: list[int] = []
     while at < length:
         code = raw[at]
         at += 1
