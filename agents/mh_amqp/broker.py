@@ -1,18 +1,17 @@
 """The embedded broker: for one machine and small sites, in memory, and never reading more of a message
 than its header.
 
-===================
-========================================================================================== address
-node ===================
-========================================================================================== mh.hosts,
-mh.group.* multicast: every receiver gets every message; none there: accepted, without effect mh.event.#
-topic: receivers name an address or a pattern (`*` one word, `#` any number); as multicast
-mh.reply.<random>    made for a dynamic source, private to its connection and gone with it; to one that is
-not
-                     there a message is *released* and an attach refused (`amqp:not-found`)
-$...                 refused (`amqp:not-found`) anything else        queue, made at first use, removed when
-it is empty and nobody is attached ===================
-==========================================================================================
+=====================  ====================================================================================
+address                node
+=====================  ====================================================================================
+mh.hosts, mh.group.*   multicast: every receiver gets every message; none there: accepted, without effect
+mh.event.#             topic: receivers name an address or a pattern (`*` one word, `#` any number); else as
+                       multicast
+mh.reply.<random>      made for a dynamic source, private to its connection and gone with it; to one that is
+                       not there a message is *released* and an attach refused (`amqp:not-found`)
+$...                   refused (`amqp:not-found`)
+anything else          queue, made at first use, removed when it is empty and nobody is attached
+=====================  ====================================================================================
 
 A message is accepted when it is queued or copied. What cannot be kept is *rejected*, with
 `amqp:resource-limit-exceeded`, or counted as dropped when it came settled; before that producers of a busy

@@ -1,8 +1,9 @@
 """AMQP 1.0 on asyncio, dialled and accepted: what the agent, the client half and the broker stand on.
 
-    connection = await dial("127.0.0.1", 5672, container="console") sender = await
-    connection.sender("mh.host.<uuid>") replies = await connection.receiver(None, on_delivery,
-    dynamic=True, credit=1000)  # replies.address is its name sender.send(raw, settled=True)
+    connection = await dial("127.0.0.1", 5672, container="console")
+    sender = await connection.sender("mh.host.<uuid>")
+    replies = await connection.receiver(None, on_delivery, dynamic=True, credit=1000)  # replies.address
+    sender.send(raw, settled=True)
 
     listener = await listen("127.0.0.1", 0, served, container="agent")  # listener.port
 
