@@ -115,17 +115,19 @@ class Connection(Protocol):
     ) -> None: ...
 
 
-def connect(url: str = "local:") -> Connection:
-    """A connection to the host that a URL names. Raises `invalid-arguments` for a URL that it cannot read,
-    `unavailable` or `timeout` when nobody answers there."""
+def connect(url: str = "local:", seconds: float | None = None) -> Connection:
+    """A connection to the host that a URL names, within `seconds` when that is less than it would take by
+    itself. Raises `invalid-arguments` for a URL that it cannot read, `unavailable` or `timeout` when nobody
+    answers there."""
     scheme = url.partition(":")[0]
     if scheme == "local":
         from libmh.local import LocalConnection
 
         return LocalConnection()
-    from libmh.remote import BlockingConnection, open_transport
+    from libmh.remote import CONNECT_SECONDS, BlockingConnection, open_transport
 
-    return BlockingConnection(functools.partial(open_transport, url))
+    limit = CONNECT_SECONDS if seconds is None else min(seconds, CONNECT_SECONDS)
+    return BlockingConnection(functools.partial(open_transport, url), limit)
 
 
 def proxy(protocol: Callable[..., P], ask: Callable[[Request], Plain]) -> P:

@@ -133,6 +133,9 @@ class BlockingConnection:
         except TimeoutError:
             future.cancel()
             raise Timeout(f"no answer within {seconds:g} s") from None
+        except OverflowError:
+            future.cancel()
+            raise InvalidArguments(f"nobody can wait for {seconds:g} s", argument="deadline") from None
         except CancelledError:
             raise Unavailable("this connection was closed meanwhile") from None
 

@@ -13,11 +13,13 @@ from click.testing import CliRunner, Result
 
 from libmh.api.host import FactStatus, Filesystem, Host
 from libmh.cli.main import GENERIC, groups, mhctl
+from libmh.cli.render import table
 from libmh.cli.session import Session
-from libmh.errors import PROBLEMS, NotAuthorized, NotImplementedHere, Problem
+from libmh.cli.values import from_text
+from libmh.errors import PROBLEMS, InvalidArguments, NotAuthorized, NotImplementedHere, Problem
 from libmh.providers import shipped_interfaces
 from libmh.remote import BlockingConnection
-from libmh.spec import Kind
+from libmh.spec import Anything, Kind, ListOf, Scalar, Word
 from libmh.testing import loopback
 
 
@@ -231,6 +233,70 @@ def test_completion_knows_groups_commands_and_members() -> None:
     assert "plain,network" in complete("mhctl net", 1)
     assert "plain,links" in complete("mhctl network li", 2)
     assert "plain,Host.free_mem" in complete("mhctl get Host.fr", 2)
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e10"])
+def test_a_time_that_nobody_can_wait_is_refused(run: Runner, seconds: str) -> None:
+    refused = run("--timeout", seconds, "host", "show")
+    assert refused.exit_code == 2
+    assert f"expected 0.001 to 604800 seconds, got {seconds}" in refused.stderr
+    assert f"expected 0.1 to 604800 seconds, got {seconds}" in run("events", "--for", seconds).stderr
+
+
+def test_json_that_is_nested_without_end_is_refused() -> None:
+    with pytest.raises(InvalidArguments, match="list: expected JSON"):
+        from_text(ListOf(Scalar(Word.STRING)), "[" * 50_000, "list")
+    assert from_text(Anything(), "[" * 50_000, "value") == "[" * 50_000
+
+
+def test_what_a_peer_says_does_not_reach_the_terminal_as_commands(run: Runner) -> None:
+    hostile = "a\x1b]0;owned\x07\x9b31m\x7f\r\nb"
+    shown = run("call", "Host.get_uuid", hostile).stdout
+    assert shown == r"uuid-of-a\x1b]0;owned\x07\x9b31m\x7f\x0d" + "\nb\n"
+    as_json = run("--json", "call", "Host.get_uuid", hostile)
+    assert json.loads(as_json.stdout) == f"uuid-of-{hostile}"
+    assert not set(as_json.stdout) & set("\x1b\x07\x9b\x7f\r")
+    assert "\x1b" not in run("get", "Host.\x1b[31m").stderr
+
+
+def test_a_row_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    table(("name", "value"), [("a", "one\ntwo"), ("b", "three")])
+    assert capsys.readouterr().out == "NAME  VALUE\na     one\\ntwo\nb     three\n"
+
+
+def test_what_the_terminal_cannot_show_is_spelled(tmp_path: Path) -> None:
+    there = {**os.environ, "PYTHONIOENCODING": "ascii", "XDG_STATE_HOME": str(tmp_path)}
+    command = Path(sys.executable).with_name("mhctl")
+    done = subprocess.run(
+        [command, "call", "Host.gét"], env=there, capture_output=True, timeout=20, check=False
+    )
+    assert done.returncode == 1
+    assert rb"'Host.g\xe9t' is not a method" in done.stderr
+    listed = subprocess.run([command, "api", "Host"], env=there, capture_output=True, timeout=20, check=True)
+    assert listed.stdout.isascii()
+
+
+def test_without_a_stdout_it_ends_well() -> None:
+    command = Path(sys.executable).with_name("mhctl")
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$0" host show >&-', command],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("words", [["host", "show"], ["--json", "host", "show"]])
+def test_output_that_has_no_room_is_one_sentence(words: list[str]) -> None:
+    command = Path(sys.executable).with_name("mhctl")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [command, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=20, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "mhctl: cannot print: No space left on device\n"
 
 
 def test_local_raises_no_events_and_says_so() -> None:

@@ -14,6 +14,7 @@ code  meaning
 
 from collections.abc import Mapping
 
+from libmh.cli.render import harmless
 from libmh.errors import Problem
 
 FAILED = 1
@@ -45,7 +46,7 @@ def explain(problem: Problem) -> str:
     """One sentence, and a hint on a line of its own where there is one."""
     sentence = f"mhctl: {problem.message} ({problem.word})"
     hint = problem.details.get("hint") or HINTS.get(problem.word)
-    return f"{sentence}\n  hint: {hint}" if hint else sentence
+    return harmless(f"{sentence}\n  hint: {hint}" if hint else sentence)
 
 
 def as_plain(problem: Problem) -> dict[str, object]:

@@ -7,7 +7,7 @@ from libmh.call import Verb
 from libmh.cli.members import call_with_texts, property_of
 from libmh.cli.render import as_json, cell, moment, table, word
 from libmh.cli.session import Session, pass_session, reported
-from libmh.cli.values import from_text, spelled
+from libmh.cli.values import Seconds, from_text, spelled
 from libmh.errors import InvalidArguments, NotFound
 from libmh.events import Event
 from libmh.providers import all_interfaces, find_interface
@@ -105,9 +105,7 @@ def call_command(session: Session, name: str, arguments: tuple[str, ...]) -> Non
 @click.command("events")
 @click.argument("what", default="", metavar="[INTERFACE[.EVENT]]", type=MemberName(Kind.EVENT))
 @click.option("--count", type=click.IntRange(min=1), help="End after so many.")
-@click.option(
-    "--for", "seconds", type=click.FloatRange(min=0.1), help="Fail when none comes for so many seconds."
-)
+@click.option("--for", "seconds", type=Seconds(0.1), help="Fail when none comes for so many seconds.")
 @pass_session
 def events_command(session: Session, what: str, count: int | None, seconds: float | None) -> None:
     """Show events as they come: all, those of an interface, or one. JSON is one object a line."""

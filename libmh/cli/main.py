@@ -1,5 +1,6 @@
 """`mhctl`: one grammar for this host, a host on a bus, a host far away, derived from the declaration."""
 
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from collections.abc import Mapping
 import click
 
 from libmh.cli.session import Session
+from libmh.cli.values import Seconds
 from libmh.providers import ELSEWHERE, SHIPPED, find_interface, plugin_interfaces, resolve
 from libmh.spec import interface_of
 
@@ -71,7 +73,7 @@ class Derived(click.Group):
 @click.option(AS_JSON, "as_json", is_flag=True, help="Print JSON with stable keys.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0.001),
+    type=Seconds(0.001),
     metavar="SECONDS",
     help="Give up after this time instead of each member's own.",
 )
@@ -95,6 +97,11 @@ def mhctl(context: click.Context, url: str, *, as_json: bool, timeout: float | N
 
 def main() -> None:
     """The command. It leaves without the interpreter's clean-up, which can take longer than the answer."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # the terminal may know fewer characters than a host
     try:
         mhctl(prog_name="mhctl")
     except SystemExit as ended:
@@ -103,8 +110,8 @@ def main() -> None:
 
 def _flushed(code: int) -> int:
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed from the start
+            stream.flush()
     except OSError:  # nobody reads it any more
         return code or 1
     return code

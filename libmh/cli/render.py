@@ -3,6 +3,7 @@
 import base64
 import datetime as dt
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -35,11 +36,19 @@ STYLES: Mapping[str, str] = {
     "stale": "yellow",
 }
 NANOSECONDS = 1_000_000_000
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What a terminal takes for a command, new lines and tabs excepted: no host is trusted to send any."""
 
 
 def as_json(plain: object, *, lines: bool = False) -> str:
     """JSON as `--json` prints it; bytes are base64."""
-    return json.dumps(plain, indent=None if lines else 2, ensure_ascii=False, default=_bytes)
+    text = json.dumps(plain, indent=None if lines else 2, ensure_ascii=False, default=_bytes)
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def harmless(text: str) -> str:
+    """A peer's words for a terminal: control characters are spelled."""
+    return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _bytes(value: object) -> str:
@@ -129,9 +138,7 @@ def word(plain: Plain) -> str:
         return f"{plain:g}"
     if isinstance(plain, list):
         return " ".join(word(each) for each in plain)
-    if isinstance(plain, str | int):
-        return str(plain)
-    return as_json(plain, lines=True)
+    return harmless(plain) if isinstance(plain, str) else as_json(plain, lines=True)
 
 
 def moment(nanoseconds: int) -> str:
@@ -147,7 +154,8 @@ def moment(nanoseconds: int) -> str:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table."""
-    if sys.stdout.isatty():
+    rows = [[text.replace("\n", "\\n") for text in row] for row in rows]
+    if sys.stdout and sys.stdout.isatty():
         _rich_table(heads, rows)
         return
     widths = [max(len(row[at]) for row in [heads, *rows]) for at in range(len(heads))]

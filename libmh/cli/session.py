@@ -1,5 +1,6 @@
 """What the commands of one `mhctl` run share: the URL, how to print, the connection once it is needed."""
 
+import errno
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 import click
 
 from libmh.call import Request, Verb
-from libmh.cli.explain import as_plain, exit_code, explain
+from libmh.cli.explain import FAILED, as_plain, exit_code, explain
 from libmh.cli.render import as_json, show
 from libmh.client import Connection, connect
 from libmh.errors import Problem
@@ -26,7 +27,7 @@ class Session:
     def connection(self) -> Connection:
         """The connection, made when it is first needed."""
         if self._connection is None:
-            self._connection = connect(self.url)
+            self._connection = connect(self.url, self.timeout)
         return self._connection
 
     def ask(
@@ -63,6 +64,11 @@ def reported(session: Session, work: Callable[[], None]) -> None:
             print(as_json(as_plain(problem)))
         print(explain(problem), file=sys.stderr)
         raise click.exceptions.Exit(exit_code(problem)) from problem
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # nobody reads on: click ends quietly
+            raise
+        print(f"mhctl: cannot print: {error.strerror}", file=sys.stderr)
+        raise click.exceptions.Exit(FAILED) from error
 
 
 def results_type(member: Member) -> Type | None:

@@ -2,17 +2,36 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
+
+import click
 
 from libmh.errors import InvalidArguments
 from libmh.spec import Anything, ListOf, MapOf, OptionalOf, Plain, RecordOf, Scalar, Type, Word, Words
 from libmh.wire import refuse
 
+MAX_SECONDS = 7 * 24 * 3600
 TRUTH: Mapping[str, bool] = {"true": True, "yes": True, "on": True, "1": True} | {
     "false": False,
     "no": False,
     "off": False,
     "0": False,
 }
+
+
+class Seconds(click.ParamType[float]):
+    """A time that can be waited for: some, and a week at most."""
+
+    name = "seconds"
+
+    def __init__(self, least: float) -> None:
+        self.least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = click.FLOAT.convert(value, param, ctx)
+        if not self.least <= seconds <= MAX_SECONDS:  # always so for one that is not a number
+            self.fail(f"expected {self.least:g} to {MAX_SECONDS} seconds, got {value}", param, ctx)
+        return seconds
 
 
 def from_text(declared: Type, text: str, where: str) -> Plain:
@@ -63,7 +82,7 @@ def _whole_number(text: str, where: str) -> int:
 def _json(text: str, where: str) -> Plain:
     try:
         value: Plain = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: nested too deep
         raise InvalidArguments(
             f"{where}: expected JSON, got '{text[:60]}': {error}", argument=where
         ) from None
@@ -73,7 +92,7 @@ def _json(text: str, where: str) -> Plain:
 def _json_or_text(text: str) -> Plain:
     try:
         value: Plain = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value
 
