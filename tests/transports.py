@@ -20,7 +20,7 @@ from libmh.providers import find_interface, load
 from libmh.spec import Plain
 from libmh.testing import loopback
 from mh_dbus.signatures import _free
-from processes import agent
+from processes import Agent, agent
 from testbed.bus import private_bus
 
 GROUP = "matahari.providers"
@@ -34,6 +34,7 @@ class Reached:
 
     connection: Connection
     ask: Answer
+    agent: Agent | None = None
 
     def problem(self, interface: str, member: str, arguments: Sequence[Any]) -> Problem | None:
         """What a call fails with, or None."""
@@ -74,9 +75,9 @@ def in_memory(state: Path, environment: Mapping[str, str]) -> Iterator[Reached]:
 def on_dbus(state: Path, environment: Mapping[str, str]) -> Iterator[Reached]:
     with private_bus() as address:
         options = ["--bus", address, "--state", str(state)]
-        with agent("mh-dbus", *options, env=environment), connect(address) as connection:
+        with agent("mh-dbus", *options, env=environment) as started, connect(address) as connection:
             bus = SystemBus(address)
-            yield Reached(connection, _by_message(bus))
+            yield Reached(connection, _by_message(bus), started)
             bus.close()
 
 
@@ -96,7 +97,7 @@ def on_amqp(state: Path, environment: Mapping[str, str]) -> Iterator[Reached]:
     (state / "amqp.toml").write_text(OPERATOR)
     options = ["--listen", "127.0.0.1:0", "--state", str(state), "--config", str(state / "amqp.toml")]
     with agent("mh-amqp", *options, env=environment) as started, connect(started.url) as connection:
-        yield Reached(connection, _by_request(connection))
+        yield Reached(connection, _by_request(connection), started)
 
 
 @contextmanager
@@ -107,7 +108,7 @@ def through_a_broker(state: Path, environment: Mapping[str, str]) -> Iterator[Re
         with agent("mh-amqp", *options, env=environment) as started:
             uuid = started.ready.split(" host ")[1].split()[0]
             with connect(f"{broker.url}/{uuid}") as connection:
-                yield Reached(connection, _by_request(connection))
+                yield Reached(connection, _by_request(connection), started)
 
 
 @contextmanager
