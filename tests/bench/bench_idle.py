@@ -24,7 +24,7 @@ from testbed.bus import private_bus
 MEGABYTES = 45.0
 SHARE = 0.001
 GROWTH = 2.0
-WARM = 2000
+WARM = 20_000
 HOST = interface_of(Host).name
 
 
@@ -73,7 +73,7 @@ def work(connection: Connection, calls: int) -> None:
 
 
 def wear(name: str, pid: int, connection: Connection, calls: int) -> None:
-    """Memory before and after many calls; the first of them fill what is held."""
+    """Memory before and after many calls; the first of them fill what is held: answers, for one."""
     work(connection, WARM)
     before = Cost.of(pid)
     work(connection, calls)
