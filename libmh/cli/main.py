@@ -16,7 +16,7 @@ PLURAL: Mapping[str, str] = {"aggregate": "Aggregates"}
 """Groups that are not called what their interface is."""
 AS_JSON = "--json"
 HIDDEN = frozenset({"reports"})
-OVERLAYS: Mapping[str, str] = {"resources": "libmh.cli.resources"}
+OVERLAYS: Mapping[str, str] = {"resources": "libmh.cli.resources", "services": "libmh.cli.services"}
 """Group -> module with `COMMANDS` that stand beside its derived commands, or in their place."""
 GENERIC = ("get", "set", "call", "events", "api", "completion")
 

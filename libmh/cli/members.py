@@ -41,7 +41,7 @@ def _show_by_default(interface: Interface) -> Callable[..., None]:
         if context.invoked_subcommand is None:
             if not interface.of(Kind.PROPERTY):
                 raise click.UsageError(f"name a command: see '{context.command_path} --help'", context)
-            _show(context.ensure_object(Session), interface, ())
+            show_properties(context.ensure_object(Session), interface, ())
 
     return callback
 
@@ -51,14 +51,16 @@ def _show_command(interface: Interface) -> click.Command:
     @click.argument("names", nargs=-1, metavar="[PROPERTY]...")
     @pass_session
     def command(session: Session, names: tuple[str, ...]) -> None:
-        _show(session, interface, names)
+        show_properties(session, interface, names)
 
     if "show" in interface.members:
         command.name = "properties"  # the interface has a `show` of its own
     return command
 
 
-def _show(session: Session, interface: Interface, names: tuple[str, ...]) -> None:
+def show_properties(session: Session, interface: Interface, names: tuple[str, ...]) -> None:
+    """Print the properties of an interface, or those that are named."""
+
     def work() -> None:
         members = [property_of(interface, name) for name in names] or list(interface.of(Kind.PROPERTY))
         found = session.ask(interface, "", Verb.GET_ALL)

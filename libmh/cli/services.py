@@ -1,0 +1,276 @@
+"""`mhctl services`: the words of who keeps services running, beside the derived commands."""
+
+import datetime as dt
+import fnmatch
+import re
+from collections.abc import Mapping
+from functools import partial
+from threading import Thread
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from libmh.api.services import Services
+from libmh.call import Verb
+from libmh.cli.members import confirm, show_properties
+from libmh.cli.progress import shown
+from libmh.cli.render import as_json, harmless, moment
+from libmh.cli.session import Session, pass_session, reported
+from libmh.errors import InvalidArguments, Problem
+from libmh.spec import Effect, Member, Plain, interface_of
+
+INTERFACE = interface_of(Services)
+LOCAL = "local:"
+ALL_SERVICES = "*.service"
+LIMIT_MS = 90_000
+SHARE = 0.9  # of the time that the caller has: the outcome still has to be told
+COMPLETION_SECONDS = 1.5
+MAX_COMPLETIONS = 1000
+NANOSECONDS = 10**9
+ERROR = 3  # of syslog's priorities
+AGO = re.compile(r"([0-9]{1,9})([smhd])")
+UNITS_OF_TIME: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+COLOURS: Mapping[str, str] = {
+    "active": "green",
+    "failed": "red",
+    "activating": "yellow",
+    "deactivating": "yellow",
+    "reloading": "yellow",
+}
+CODES: Mapping[int, str] = {5: "it is not installed", 6: "its unit file does not say what would start it"}
+
+
+class UnitName(click.ParamType[str]):
+    """A unit, completed from those of the host that the line being completed asks."""
+
+    name = "unit"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        del param
+        url = str(ctx.find_root().params.get("url") or LOCAL)
+        found: list[str] = []
+        # whoever presses a key does not wait for a host that does not answer
+        asking = Thread(target=_names, args=(url, found), daemon=True)
+        asking.start()
+        asking.join(COMPLETION_SECONDS)
+        return [CompletionItem(name) for name in found if name.startswith(incomplete)][:MAX_COMPLETIONS]
+
+
+def _names(url: str, found: list[str]) -> None:
+    session = Session(url, timeout=COMPLETION_SECONDS)
+    try:
+        names = session.ask(INTERFACE, "list", Verb.CALL)
+        found += [str(name) for name in names] if isinstance(names, list) else []
+    except Problem:  # there is nothing to complete from, and nowhere to say so
+        return
+    finally:
+        session.close()
+
+
+def _unit() -> click.Argument:
+    return click.Argument(["name"], type=UnitName(), metavar="UNIT")
+
+
+def _yes() -> click.Option:
+    return click.Option(["--yes", "-y"], is_flag=True, help="Do not ask for confirmation.")
+
+
+def _member(name: str) -> Member:
+    return INTERFACE.members[name]
+
+
+@click.command("list")
+@click.argument("pattern", default="")
+@click.option("--state", default="", help="Only those whose load, active or sub state is this word.")
+@click.option("--all", "everything", is_flag=True, help="Units of every kind, not services alone.")
+@pass_session
+def list_command(session: Session, pattern: str, state: str, *, everything: bool) -> None:
+    """The services with their states; those whose names match a shell pattern."""
+
+    def work() -> None:
+        wanted = pattern or ("" if everything else ALL_SERVICES)
+        units = session.ask(INTERFACE, "units", Verb.CALL, {"pattern": wanted, "state": state})
+        session.print(_member("units").results[0].type, units)
+
+    reported(session, work)
+
+
+@click.command("show")
+@click.argument("name", type=UnitName(), metavar="[UNIT]", default="")
+@pass_session
+def show_command(session: Session, name: str) -> None:
+    """One unit in full; without a name, the properties of the interface."""
+    if not name:
+        show_properties(session, INTERFACE, ())
+        return
+
+    def work() -> None:
+        detail = session.ask(INTERFACE, "unit", Verb.CALL, {"name": name})
+        session.print(_member("unit").results[0].type, detail)
+
+    reported(session, work)
+
+
+def action_command(verb: str, effect: Effect, says: str) -> click.Command:
+    """A command that has a unit do something, shows how it goes, and ends with 1 when it is not done."""
+
+    @pass_session
+    def callback(session: Session, /, name: str, *, yes: bool = False) -> None:
+        def work() -> None:
+            if effect is Effect.DISRUPTS and not yes:
+                confirm(session, _member("act"))
+            limit = LIMIT_MS if session.timeout is None else max(1, round(session.timeout * 1000 * SHARE))
+            given: dict[str, Plain] = {"name": name, "verb": verb, "timeout": limit}
+            ask = partial(session.ask, INTERFACE, "act", Verb.CALL, given)
+            outcome = shown(session, name, verb, ask)
+            _print_outcome(session, outcome if isinstance(outcome, dict) else {})
+
+        reported(session, work)
+
+    parameters: list[click.Parameter] = [_unit()]
+    if effect is Effect.DISRUPTS:
+        parameters.append(_yes())
+    return click.Command(verb, callback=callback, params=parameters, help=says)
+
+
+def _print_outcome(session: Session, outcome: Mapping[str, Any]) -> None:
+    good = outcome.get("result") in ("done", "skipped")
+    if session.json:
+        print(as_json(dict(outcome)))
+    else:
+        state = f"{outcome.get('active_state')} ({outcome.get('sub_state')})"
+        said = f"{outcome.get('verb')} {outcome.get('result')} in {float(outcome.get('seconds', 0)):.2f} s"
+        line = f"{outcome.get('unit')}: {said}, now {state}"
+        if outcome.get("reason"):
+            line = f"{line}: {outcome['reason']}"
+        click.secho(harmless(line), fg="green" if good else "red")
+        for each in outcome.get("log") or ():
+            _print_line(each, "  ")
+    if not good:
+        raise click.exceptions.Exit(1)
+
+
+def file_command(verb: str, says: str) -> click.Command:
+    """`enable` and `disable`."""
+
+    @pass_session
+    def callback(session: Session, /, name: str) -> None:
+        def work() -> None:
+            rc = session.ask(INTERFACE, verb, Verb.CALL, {"name": name})
+            if session.json:
+                print(as_json({"rc": rc}))
+            elif rc == 0:
+                click.secho(f"{name}: {verb}d", fg="green")
+            else:
+                code = rc if isinstance(rc, int) else 1
+                why = CODES.get(code, f"the service manager answered {code}")
+                click.secho(harmless(f"{name}: cannot {verb}: {why}"), fg="red")
+            if rc != 0:
+                raise click.exceptions.Exit(1)
+
+        reported(session, work)
+
+    return click.Command(verb, callback=callback, params=[_unit()], help=says)
+
+
+@click.command("logs")
+@click.argument("name", type=UnitName(), metavar="UNIT")
+@click.option(
+    "-n", "--lines", type=click.IntRange(1, 1000), default=20, show_default=True, help="The last so many."
+)
+@click.option(
+    "--since", default="", metavar="TIME", help="None that are older: 10m, 2h, 1d, or an ISO time."
+)
+@pass_session
+def logs_command(session: Session, name: str, lines: int, since: str) -> None:
+    """What a unit has logged last."""
+
+    def work() -> None:
+        given: dict[str, Plain] = {"name": name, "lines": lines, "since": moment_of(since)}
+        found = session.ask(INTERFACE, "logs", Verb.CALL, given)
+        if session.json:
+            print(as_json(found))
+            return
+        for each in found if isinstance(found, list) else ():
+            _print_line(each, "")
+
+    reported(session, work)
+
+
+def _print_line(line: Mapping[str, Any], indent: str) -> None:
+    who = str(line.get("identifier") or "")
+    who += f"[{line['pid']}]" if line.get("pid") else ""
+    text = f"{indent}{moment(int(line.get('time', 0)))} {who}: {line.get('message', '')}"
+    priority = line.get("priority")
+    click.secho(harmless(text), fg="red" if isinstance(priority, int) and priority <= ERROR else None)
+
+
+def moment_of(text: str) -> int:
+    """Nanoseconds since the epoch of `10m` (ago) or an ISO time; 0 for nothing."""
+    if not text:
+        return 0
+    now = dt.datetime.now(dt.UTC)
+    ago = AGO.fullmatch(text)
+    try:
+        when = now - dt.timedelta(seconds=int(ago[1]) * UNITS_OF_TIME[ago[2]]) if ago else None
+        when = when or dt.datetime.fromisoformat(text).astimezone(dt.UTC)
+    except (ValueError, OverflowError):
+        raise InvalidArguments(f"--since: expected 10m, 2h, 1d or an ISO time, got '{text}'") from None
+    return max(0, int(when.timestamp() * NANOSECONDS))
+
+
+@click.command("watch")
+@click.argument("pattern", default="*")
+@click.option("--count", type=click.IntRange(min=1), help="End after so many.")
+@pass_session
+def watch_command(session: Session, pattern: str, count: int | None) -> None:
+    """Show services, sockets, timers ... as they change; those whose names match a shell pattern."""
+
+    def work() -> None:
+        if session.url == LOCAL:
+            raise InvalidArguments("'local:' raises no events; name an agent, such as --on system:")
+        left = count
+        for event in session.connection().events(INTERFACE.name, "", session.timeout):
+            unit = str(event.fields.get("unit", ""))
+            if not any(fnmatch.fnmatchcase(each, pattern) for each in (unit, unit.removesuffix(".service"))):
+                continue
+            _print_event(session, event.member, event.time, event.fields)
+            left = None if left is None else left - 1
+            if left == 0:
+                return
+
+    reported(session, work)
+
+
+def _print_event(session: Session, member: str, time: int, fields: Mapping[str, Any]) -> None:
+    if session.json:
+        print(as_json({"event": member, "time": time, "fields": dict(fields)}, lines=True), flush=True)
+        return
+    if member == "job_changed":
+        said = f"{fields['verb']} {fields['state']} for {float(fields['seconds']):.0f} s"
+        click.echo(harmless(f"{moment(time)}  {fields['unit']}  {said}"))
+        return
+    new = str(fields.get("new_state", ""))
+    why = f": {fields['why']}" if fields.get("why") else ""
+    head = f"{moment(time)}  {fields.get('unit')}  {fields.get('old_state')} -> "
+    tail = f" ({fields.get('sub_state')}){why}"
+    click.echo(harmless(head) + click.style(harmless(new), fg=COLOURS.get(new)) + harmless(tail))
+
+
+COMMANDS: tuple[click.Command, ...] = (
+    list_command,
+    show_command,
+    action_command("start", Effect.CHANGES, "Start a unit, and wait until it runs."),
+    action_command("stop", Effect.DISRUPTS, "Stop a unit, and wait until it has ended."),
+    action_command(
+        "restart", Effect.DISRUPTS, "Stop a unit and start it again; one that does not run is started."
+    ),
+    action_command("reload", Effect.CHANGES, "Have a service read its configuration again."),
+    file_command("enable", "Have a service started with the machine."),
+    file_command("disable", "Have a service no longer started with the machine."),
+    logs_command,
+    watch_command,
+)
