@@ -182,6 +182,15 @@ def test_it_goes_on_in_the_next_agent(tmp_path: Path, code: Path) -> None:
         assert ids(here) == []
 
 
+def test_an_agent_with_nothing_to_go_on_with_leaves_no_trace(tmp_path: Path, code: Path) -> None:
+    state = tmp_path / "state"
+    with machine(tmp_path, state) as here:
+        here.resources.watch()
+        assert here.run("Web") == 0
+        assert here.resources.operations() == []
+    assert not state.exists()
+
+
 def test_two_agents_do_not_run_the_same_operations(tmp_path: Path, code: Path) -> None:
     state = tmp_path / "state"
     with machine(tmp_path, state) as here, machine(tmp_path, state) as other:

@@ -123,6 +123,12 @@ class Operations:
         finally:
             self._callers.release()
 
+    def watch(self) -> None:
+        """Go on with what is on the disk, if anything is: who has nothing there need not own it. Raises as
+        `run`."""
+        if not self._store.owned and self._store.definitions():
+            self.resume()
+
     def resume(self) -> None:
         """Own the state directory and go on with what it has, once. Raises as `run`."""
         with self._resuming:
@@ -142,7 +148,7 @@ class Operations:
         """End an operation; a run that is under way is killed, and has ended. `not-found` when there is
         none, `timeout` when it does not end."""
         if interval:
-            self._own_for_change()
+            self.watch()
         wanted = operation_id(name, action, interval)
         done: Future[None] = Future()
         self._runner.post(lambda: self._cancel(wanted, done))
@@ -150,7 +156,7 @@ class Operations:
 
     def fail(self, name: str, rc: int) -> None:
         """Tell a code for each recurring operation of a resource. `not-found` when it has none."""
-        self._own_for_change()
+        self.watch()
         done: Future[None] = Future()
         self._runner.post(lambda: self._fail(name, rc, done))
         _wait(done, ANSWER_SECONDS)
@@ -170,11 +176,6 @@ class Operations:
         for each in self._table.values():
             self._store.remember(each.slot, replace(self._store.memo(each.slot), running=False))
         self._store.release()
-
-    def _own_for_change(self) -> None:
-        # whoever has nothing on the disk has nothing to change, and need not own it
-        if not self._store.owned and self._store.definitions():
-            self.resume()
 
     def _number(self) -> int:
         return next(self._sequence) & MAX_U32

@@ -43,7 +43,7 @@ class LinuxResources(Resources):
 
     def watch(self) -> None:
         """Go on with the operations of the agent before; the agent calls this once."""
-        self._operations.resume()
+        self._operations.watch()
 
     def close(self) -> None:
         """Kill what runs, and let another agent have what recurs."""
