@@ -13,11 +13,13 @@ import concurrent.futures
 import functools
 import logging
 import os
+import socket
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 
 from libmh.errors import (
     BY_DBUS_NAME,
@@ -246,11 +248,9 @@ class _Patient:
 
 async def _probe(loop: asyncio.AbstractEventLoop, path: str) -> None:
     # dbus-next connects in its constructor and would block the loop on a bus that no longer accepts
-    import socket
-
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)  # noqa: FBT003 - the standard library's
-        await loop.sock_connect(probe, path)
+        await loop.sock_connect(probe, unquote(path))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import struct
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -262,6 +263,19 @@ def test_signals_reach_those_who_asked(either: str) -> None:
 def test_an_address_that_is_none(either: str, address: str) -> None:
     with pytest.raises(InvalidArguments):
         asyncio.run(connect(address))
+
+
+def test_an_address_may_escape_its_path(either: str, tmp_path: Path) -> None:
+    with private_bus() as address:
+        odd = tmp_path / "ä b%,"
+        odd.symlink_to(Path(address.removeprefix("unix:path=")).parent)
+        name = Path(address).name
+
+        async def open_and_close() -> None:
+            connection = await dbus.connect(f"unix:path={quote(str(odd))}/{name}")
+            await connection.close()
+
+        asyncio.run(open_and_close())
 
 
 def test_no_bus_at_all(either: str, tmp_path: Path) -> None:
