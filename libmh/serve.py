@@ -30,6 +30,7 @@ STOP_SECONDS = 10.0
 CANCEL_SECONDS = 2.0
 DRAIN_SECONDS = 5.0
 RECHECK_SECONDS = 5.0
+FALLBACK_SECONDS = 5.0
 
 SERVERS: Mapping[str, str] = {"amqp": "mh_amqp.server"}
 """URL scheme -> module with `serve` (see `Server`); imported when it is first asked for."""
@@ -239,8 +240,10 @@ async def heartbeats(agent: HostAgent, stop: asyncio.Event) -> None:
     heart = cast("Heart", bound.provider)
     waited = 0.0
     first = True
+    interval = FALLBACK_SECONDS  # while the settings cannot be read it beats on as before
     while not stop.is_set():
-        interval = await _guarded("heart:interval", heart.update_interval)
+        found = await _guarded("heart:interval", heart.update_interval)
+        interval = interval if found is None else found
         if first or (interval and waited >= interval):
             await _guarded("heart:beat", heart.beat)
             first, waited = False, 0.0

@@ -1,5 +1,6 @@
 """What every agent process does, in real processes: options and files, readiness, signals, the watchdog."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -12,10 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from libmh.errors import InvalidArguments, NotImplementedHere
-from libmh.serve import server_for
+from libmh.api.host import Host
+from libmh.call import Bound
+from libmh.connections import Connections
+from libmh.context import Context
+from libmh.dispatch import Dispatcher, Everybody
+from libmh.errors import BackendFailed, InvalidArguments, NotImplementedHere
+from libmh.providers import Providers
+from libmh.serve import HostAgent, heartbeats, server_for
+from libmh.spec import interface_of
 from processes import ready_line
 from testbed.child import spawn, stop
+from waiting import eventually
 
 SERVED = [sys.executable, str(Path(__file__).with_name("served.py"))]
 
@@ -258,6 +267,31 @@ def test_heartbeats_come_at_once_and_then_in_their_interval(tmp_path: Path) -> N
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     assert (tmp_path / "settings.json").exists()
+
+
+def test_heartbeats_go_on_while_their_interval_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Heart:
+        beats = 0
+
+        def beat(self) -> None:
+            self.beats += 1
+
+        def update_interval(self) -> int:
+            raise BackendFailed("the settings are not JSON")
+
+    async def beat_three_times() -> None:
+        heart, stop, context, providers = Heart(), asyncio.Event(), Context(), Providers()
+        declared = interface_of(Host)
+        providers.bound[declared.name] = Bound(declared, heart)
+        connections = Connections(context.events)
+        agent = HostAgent(context, providers, connections, Dispatcher(providers.bound, context, Everybody()))
+        beating = asyncio.create_task(heartbeats(agent, stop))
+        await eventually(lambda: heart.beats >= 3)
+        stop.set()
+        await beating
+
+    monkeypatch.setattr("libmh.serve.FALLBACK_SECONDS", 0.1)
+    asyncio.run(beat_three_times())
 
 
 def test_only_what_exists_can_be_asked_for(tmp_path: Path) -> None:
