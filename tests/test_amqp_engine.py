@@ -1,6 +1,7 @@
 """The AMQP engine between two of its own ends, and against proton's blocking client."""
 
 import asyncio
+import socket
 from collections.abc import Coroutine
 from dataclasses import replace
 from functools import partial
@@ -311,6 +312,22 @@ def test_dialling_what_is_not_amqp() -> None:
         with pytest.raises(errors.Problem, match="connection"):
             await dial(HOST, server.sockets[0].getsockname()[1], container="test", deadline=5)
         server.close()
+
+    run(test())
+
+
+def test_a_unix_socket_is_not_taken_from_who_listens_there(tmp_path: Path) -> None:
+    async def test() -> None:
+        path = tmp_path / "socket"
+        first = await listen(str(path), 0, Echo(), container="first")
+        with pytest.raises(errors.Unavailable, match="somebody listens there"):
+            await listen(str(path), 0, Echo(), container="second")
+        await (await dial(str(path), 0, container="test")).close()
+        await first.close()
+        with socket.socket(socket.AF_UNIX) as left_behind:
+            left_behind.bind(str(path))
+        third = await listen(str(path), 0, Echo(), container="third")
+        await third.close()
 
     run(test())
 

@@ -12,7 +12,9 @@ A host that starts with "/" is the path of a Unix socket, and its port is not us
 """
 
 import asyncio
+import errno
 import logging
+import socket
 from pathlib import Path
 
 from libmh import errors
@@ -111,6 +113,7 @@ async def listen(
     loop = asyncio.get_running_loop()
     try:
         if is_unix(host):
+            _check_free(host)
             listener.server = await loop.create_unix_server(listener.accept, host, backlog=BACKLOG)
             listener.path = Path(host)
         else:
@@ -118,6 +121,22 @@ async def listen(
     except OSError as error:  # in use, no such address, not permitted
         raise errors.Unavailable(f"cannot listen on '{host}:{port}': {error}") from error
     return listener
+
+
+def _check_free(path: str) -> None:
+    """Raise OSError when somebody listens at a Unix socket: asyncio would take it away from them."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(0)
+        try:
+            probe.connect(path)
+        except (
+            FileNotFoundError,
+            ConnectionRefusedError,
+        ):  # nothing there, or left behind by one that ended
+            return
+        except BlockingIOError:  # its backlog is full
+            pass
+    raise OSError(errno.EADDRINUSE, "somebody listens there")
 
 
 class Listener:
