@@ -7,6 +7,7 @@ state and logs are under one directory, and they end with it, in reverse order.
 import argparse
 import asyncio
 import fcntl
+import io
 import json
 import os
 import re
@@ -385,6 +386,9 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="end after the tour")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # it may know fewer characters than the tour shows
     try:
         run(options.state, once=options.once)
     except Stopped as reason:
