@@ -28,7 +28,7 @@ HINTS: Mapping[str, str] = {
     "invalid-arguments": "see the command's --help for what it takes",
     "not-authorized": "ask as root, or let an administrator allow it: by a polkit rule locally, "
     "in the agent's [authority] table remotely",
-    "not-found": "`mhctl api` lists what can be asked",
+    "not-found": "`mhctl api` lists what can be asked, and --on names who is asked",
     "not-implemented": "this host cannot do it; `mhctl host facts` says why for each fact",
     "timeout": "give it longer with --timeout, or see `mhctl agent show` for calls that are stuck",
     "unavailable": "is the agent or broker running, and is --on right?",
