@@ -87,7 +87,7 @@ with connect(url) as there, connect(url) as listening:
         for event in events:
             seen.append([event.fields["rc"], event.fields["userdata"]])
             ready.set()
-            if seen[-1][0] == 0 and len(seen) > 1:
+            if seen[-1][0] == 0 and any(rc == 1 for rc, _ in seen):
                 return
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
