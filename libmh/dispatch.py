@@ -15,9 +15,9 @@ from libmh.call import MAX_ID, Bound, Call, Request, Verb, internal, look_up, pr
 from libmh.context import Context
 from libmh.errors import NotAuthorized, Problem, Timeout, Unavailable
 from libmh.events import Event
-from libmh.guard import SHARED, Guard
+from libmh.guard import PATIENT, SHARED, Guard
 from libmh.readings import Readings
-from libmh.spec import Effect, Interface, Kind, Member, Plain
+from libmh.spec import DEFAULT_DEADLINE, Effect, Interface, Kind, Member, Plain
 
 log = logging.getLogger("libmh.dispatch")
 audit = logging.getLogger("libmh.audit")
@@ -49,11 +49,13 @@ class Dispatcher:
         context: Context,
         authority: Authority | None = None,
         guard: Guard = SHARED,
+        patient: Guard = PATIENT,
     ) -> None:
         self.interfaces = interfaces
         self.context = context
         self.authority: Authority = authority or Everybody()
         self._guard = guard
+        self._patient = patient
         self._readings = Readings(self._run)
         self._reading_all: dict[tuple[str, int], asyncio.Task[dict[str, Plain]]] = {}
         self._outstanding = 0
@@ -65,7 +67,8 @@ class Dispatcher:
 
     def counts(self) -> CallCounts:
         """What has been answered so far."""
-        return CallCounts(self._answered, self._failed, self._denied, self._outstanding, self._guard.stuck)
+        stuck = self._guard.stuck + self._patient.stuck
+        return CallCounts(self._answered, self._failed, self._denied, self._outstanding, stuck)
 
     async def call(self, request: Request) -> Plain:
         """Answer one request: None, the value, or a list of the named results; for GET_ALL a map."""
@@ -199,23 +202,28 @@ class Dispatcher:
             return run(call)
         asked = call.request.deadline
         deadline = member.deadline if asked is None else max(0.001, min(asked, member.deadline))
-        key = call.source
-        return await self._wait(key, self._guard.submit(key, lambda: run(call), deadline), deadline)
-
-    async def _wait(self, key: str, future: "Future[Plain]", deadline: float) -> Plain:
-        try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), deadline)
-        except TimeoutError:
-            if future.done() and not future.cancelled():  # the provider's own, or an answer just in time
-                return future.result()
-            self._guard.abandon(key, future)
-            raise Timeout(f"'{key}' did not answer within {deadline:g} s", source=key) from None
+        guard = self._guard if member.deadline <= DEFAULT_DEADLINE else self._patient
+        # what reads takes turns, so that a source that hangs costs one thread; what changes something has an
+        # order of its own, which its provider knows
+        key = call.source if member.effect is Effect.READS else f"{call.source} {call.request.id}"
+        future = guard.submit(key, lambda: run(call), deadline)
+        return await _waited(guard, key, call.source, future, deadline)
 
     def _count(self, problem: Problem) -> None:
         if isinstance(problem, NotAuthorized):
             self._denied += 1
         else:
             self._failed += 1
+
+
+async def _waited(guard: Guard, key: str, source: str, future: "Future[Plain]", deadline: float) -> Plain:
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(future), deadline)
+    except TimeoutError:
+        if future.done() and not future.cancelled():  # the provider's own, or an answer just in time
+            return future.result()
+        guard.abandon(key, future)
+        raise Timeout(f"'{source}' did not answer within {deadline:g} s", source=source) from None
 
 
 def _audit(call: Call, outcome: str) -> None:

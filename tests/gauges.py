@@ -67,6 +67,11 @@ class Gauges(Protocol):
         """Needs leave, and answers at once."""
         ...
 
+    @method(effect=Effect.CHANGES, objects=("disk",), deadline=600.0)
+    def format(self, disk: str) -> U32:
+        """Waits for the gate."""
+        ...
+
     @method(effect=Effect.CHANGES, objects=("disk",))
     def wipe(self, disk: str, how: str = "") -> None:
         """Changes something; fails, or raises a bug, when asked how."""
@@ -119,6 +124,11 @@ class TestBench(Gauges):
 
     def measure(self, disk: str) -> int:
         value = self._read(f"measure {disk}")
+        self.gate.wait(20)
+        return value
+
+    def format(self, disk: str) -> int:
+        value = self._read(f"format {disk}")
         self.gate.wait(20)
         return value
 

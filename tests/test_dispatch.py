@@ -197,6 +197,20 @@ def test_a_source_that_hangs_costs_one_thread_and_is_refused_at_once(bench: Test
     run(work)
 
 
+def test_long_work_keeps_nobody_else_waiting(bench: TestBench) -> None:
+    async def work() -> None:
+        own = dispatcher(bench)
+        formatting = [asyncio.ensure_future(own.call(asked("format", f"disk {n}"))) for n in range(40)]
+        formatting += [asyncio.ensure_future(own.call(asked("format", "one disk"))) for _ in range(3)]
+        await eventually(lambda: bench.reads["format disk 39"] == 1)
+        await eventually(lambda: bench.reads["format one disk"] == 3)
+        assert await own.call(read("fresh")) == 1
+        bench.gate.set()
+        assert await asyncio.gather(*formatting) == [1] * 43
+
+    run(work)
+
+
 def test_a_property_that_hangs_costs_its_own_value_only(bench: TestBench) -> None:
     async def work() -> None:
         own = dispatcher(bench)
