@@ -39,6 +39,7 @@ STOP_SECONDS = 12.0
 ARRIVAL_SECONDS = 30.0
 STEP = 0.05
 MAX_LINES = 30
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MAX_SOCKET = 100  # sun_path holds 108 bytes, dbus-daemon wants a few
 
 BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -358,6 +359,7 @@ def run(state: Path | None, *, once: bool) -> None:
     with ExitStack() as stack:
         stage = Stage(stack.enter_context(held_state(state)))
         stack.callback(end, stage)
+        stack.callback(_end_in_peace)
         title(f"Starting (state and logs: {stage.state})")
         with step("starting the D-Bus agent"):
             local = start_dbus_agent(stage)
@@ -377,6 +379,12 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _end_in_peace() -> None:
+    # the children end within a bounded time; one more Ctrl-C would leave some of them behind
+    for number in ENDINGS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def main() -> int:
     """0: the tour was taken (and Ctrl-C ended the stay); 1: a step failed; 130: interrupted before that."""
     parser = argparse.ArgumentParser("packaging/run", description="Start matahari here and take the tour.")
@@ -385,7 +393,8 @@ def main() -> int:
     )
     parser.add_argument("--once", action="store_true", help="end after the tour")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in ENDINGS:
+        signal.signal(number, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # it may know fewer characters than the tour shows

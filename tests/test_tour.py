@@ -86,7 +86,10 @@ def test_the_tour_ends_its_daemons_and_guards_its_state(tmp_path: Path) -> None:
         second = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
         assert second.returncode == 1
         assert "is used by another run: name another with --state DIR" in second.stderr
-        tour.send_signal(signal.SIGTERM)
+        tour.send_signal(signal.SIGHUP)
+        wait_for(lambda: is_gone(daemons["mh-amqp"]))
+        for _ in range(3):  # impatience leaves nobody behind
+            tour.send_signal(signal.SIGINT)
         assert tour.wait(60) == 0
     assert [name for name, pid in daemons.items() if not is_gone(pid)] == []
 
