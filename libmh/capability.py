@@ -215,7 +215,11 @@ class Reporter:
 
     def _known(self) -> Mapping[str, Any]:
         if not self._last:
-            held = self._settings.get(SETTING, {})
+            try:
+                held = self._settings.get(SETTING, {})
+            except BackendFailed as error:  # a report counted anew tells more than none
+                log.warning("the last report's number is not known: %s, ignoring", error)
+                held = {}
             self._last = held if isinstance(held, dict) else {}
         return self._last
 

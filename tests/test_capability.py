@@ -157,6 +157,15 @@ def test_the_time_of_observation_is_no_change() -> None:
     assert reporter.changed()
 
 
+def test_settings_that_are_damaged_cost_the_count_and_no_report(tmp_path: Path) -> None:
+    damaged = tmp_path / "settings.json"
+    damaged.write_text("{broken")
+    reporter = Reporter(ToldHost(), Settings(damaged))
+    assert reporter.changed()
+    assert [reporter.report().sequence, reporter.report().sequence] == [1, 2]
+    assert damaged.read_text() == "{broken"
+
+
 def test_reporting_goes_on_when_nothing_can_be_written() -> None:
     reporter = Reporter(ToldHost(), Settings(Path("/proc/nowhere/settings.json")))
     assert [numbers(reporter.report()) for _ in range(3)] == [(1, 1), (2, 1), (3, 1)]
