@@ -282,3 +282,25 @@ def test_a_mutated_message_is_read_or_refused(tree: Any, data: st.DataObject) ->
         codec.decode(message.value or codec.NULL)
     except Malformed:
         pass
+
+
+def nested(depth: int) -> bytes:
+    body = b"\x45"
+    for _ in range(depth):
+        body = b"\xd0" + (len(body) + 4).to_bytes(4) + (1).to_bytes(4) + body
+    return body
+
+
+@pytest.mark.parametrize("depth", [33, 5000])
+def test_depth_is_bounded(depth: int) -> None:
+    with pytest.raises(Malformed, match="nest deeper than 32"):
+        codec.decode(nested(depth))
+    assert codec.decode(nested(32))[1] == len(nested(32))
+
+
+@pytest.mark.parametrize(
+    "value", [b"\x00\x53\x01" * 5000 + b"\x40", b"\x00" * 5000, b"\xf0\x00\x00\x00\x05\xff\xff\xff\xff\x40"]
+)
+def test_values_that_claim_more_than_they_are_get_nowhere(value: bytes) -> None:
+    with pytest.raises(Malformed):
+        codec.decode(value)

@@ -25,8 +25,6 @@ ONE_BYTE_SIZE, OTHER = -1, -9
 STEPS = tuple(  # by constructor: the width of a fixed value, or how its size is written
     FIXED.get(code >> 4, -SIZED.get(code >> 4, -OTHER)) for code in range(256)
 )
-COMPOUND = frozenset({0xC, 0xD})
-ARRAYS = frozenset({0xE, 0xF})
 UINTS = {0x43: 0, 0x52: 1, 0x70: 4}
 MOST_FIELDS = 16
 MOST_DESCRIPTORS = 8
@@ -127,60 +125,6 @@ def skip(raw: bytes, at: int) -> int:
         at = _after(raw, at, code)
         left -= 1
     return at
-
-
-def check_depth(raw: bytes, most: int = 32) -> None:
-    """Refuse what a recursive decoder must not see: values nested deeper than `most`, and arrays of
-    compound values.
-
-    Reads the whole message, about half a microsecond for each value in it. Raises `Malformed`.
-    """
-    try:
-        _check_depth(raw, most)
-    except IndexError as error:
-        raise Malformed("the message ends inside a value") from error
-
-
-def _check_depth(raw: bytes, most: int) -> None:
-    at, length = 0, len(raw)
-    # the end of each container; for a described value, minus the values still to come
-    open_values: list[int] = []
-    while at < length:
-        code = raw[at]
-        at += 1
-        if code == DESCRIBED:
-            open_values.append(-2)
-        elif code >> 4 in COMPOUND:
-            width = SIZED[code >> 4]
-            end = _after(raw, at, code)
-            open_values.append(end)
-            at += 2 * width  # the size and the count
-        else:
-            _check_array(raw, at, code)
-            at = _after(raw, at, code)
-            _complete(open_values)
-        if len(open_values) > most:
-            raise Malformed(f"values are nested deeper than {most}")
-        while open_values and 0 <= open_values[-1] <= at:
-            if open_values.pop() != at:
-                raise Malformed("a value reaches beyond its container")
-            _complete(open_values)
-
-
-def _complete(open_values: list[int]) -> None:
-    """A value has ended: count it for the described values that it belongs to."""
-    while open_values and open_values[-1] < 0:
-        open_values[-1] += 1
-        if open_values[-1] < 0:
-            return
-        open_values.pop()
-
-
-def _check_array(raw: bytes, at: int, code: int) -> None:
-    if code >> 4 in ARRAYS:
-        element = raw[at + 2 * SIZED[code >> 4]]
-        if element == DESCRIBED or element >> 4 in COMPOUND or element >> 4 in ARRAYS:
-            raise Malformed("an array of compound values")
 
 
 def _after(raw: bytes, at: int, code: int) -> int:

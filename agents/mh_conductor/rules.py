@@ -71,11 +71,6 @@ class RuleSet:
     def by_name(self) -> Mapping[str, Rule]:
         return {rule.name: rule for rule in self.rules}
 
-    @property
-    def zoned(self) -> bool:
-        """Whether any rule places hosts in a zone."""
-        return any(rule.zone for rule in self.rules)
-
 
 def load(place: str) -> RuleSet:
     """Read a file of rules, or the ones that are shipped (`default`). Raises `InvalidArguments` with every
