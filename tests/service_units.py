@@ -7,7 +7,7 @@ from pathlib import Path
 from libmh.context import Context, Root
 from testbed.machine import Host, booted_host
 
-IGNORE = "trap '' TERM; while :; do sleep 0.1; done"
+IGNORE = "trap '' TERM; touch /run/mh-deaf; while :; do sleep 0.1; done"
 UNITS = {
     "runs": "[Unit]\nDescription=Runs\n[Service]\nExecStart=/bin/sleep 1000\n"
     "[Install]\nWantedBy=basic.target\n",
@@ -23,6 +23,8 @@ UNITS = {
     "forks": "[Service]\nType=forking\nExecStart=/bin/sh -c 'sleep 1000 & sleep 1001 & exit 0'\n",
     "reloads": "[Service]\nExecStart=/bin/sleep 1000\nExecReload=/bin/true\n",
     "many@": "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true %i\n",
+    "held": "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n",
+    "holds": "[Unit]\nWants=mh-held.service\n[Service]\nExecStart=/bin/sleep 1000\n",
     "flaps@": "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n",
 }
 FILES = {f"/etc/systemd/system/mh-{name}.service": text for name, text in UNITS.items()}

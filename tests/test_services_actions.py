@@ -100,8 +100,9 @@ def test_a_condition_that_is_not_met(services: LinuxServices) -> None:
     assert outcome.reason == "'mh-unmet.service' was not started: a condition of its unit file is not met"
 
 
-def test_a_unit_that_refuses_to_stop_is_killed(services: LinuxServices) -> None:
+def test_a_unit_that_refuses_to_stop_is_killed(services: LinuxServices, machine: Host) -> None:
     assert services.act("mh-deaf", Action.START).result is JobResult.DONE
+    wait_for(lambda: machine.run("test", "-e", "/run/mh-deaf", check=False).returncode == 0)
     outcome = services.act("mh-deaf", Action.STOP)
     assert failed(outcome) == (JobResult.DONE, "timeout", None)
     assert outcome.active_state == "failed"

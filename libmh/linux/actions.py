@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +10,24 @@ from libmh.api.services import Action, JobResult, Outcome, Whom
 from libmh.errors import BackendFailed, InvalidArguments, NotFound, Problem
 from libmh.linux import jobs
 from libmh.linux.jobs import Ended, Jobs
-from libmh.linux.line import SERVICE, UNIT, Line
+from libmh.linux.line import SERVICE, UNIT, Asked, Line
+from libmh.linux.unitnames import unit_path
 
 RUNTIME = False
 FORCE = False
 RELOAD_SECONDS = 60.0
 LINES = 10
 MAX_SIGNAL = 64
-DONE, FAILED_STATE, ACTIVE = "done", "failed", ("active", "reloading")
+DONE, FAILED_STATE, ACTIVE, IDLE = "done", "failed", ("active", "reloading"), ("inactive", "failed")
 KILLED = ("signal", "core-dump")
 SUCCESS = "success"
+NO_SUCH_UNIT = ".NoSuchUnit"
+NOT_FOUND = "not-found"
+BRIEFLY = tuple((UNIT, name) for name in ("Id", "Description", "LoadState", "ActiveState", "SubState"))
 AFTERWARDS = (
-    *((UNIT, name) for name in ("LoadState", "ActiveState", "SubState", "LoadError", "ConditionResult")),
-    *((SERVICE, name) for name in ("Result", "ExecMainCode", "ExecMainStatus", "ControlPID")),
+    *BRIEFLY,
+    (UNIT, "ConditionResult"),
+    *((SERVICE, name) for name in ("Result", "ExecMainCode", "ExecMainStatus")),
 )
 
 
@@ -30,6 +35,7 @@ AFTERWARDS = (
 class States:
     """What a unit is like after an action."""
 
+    own: str
     load: str
     active: str
     sub: str
@@ -44,19 +50,29 @@ class Actions:
 
     line: Line
     jobs: Jobs
+    get: Callable[[Sequence[Asked]], Awaitable[list[Any]]]
 
     async def act(self, name: str, verb: Action, seconds: float) -> Outcome:
         """One job. Raises `not-found`; what systemd refuses otherwise is an outcome, too."""
         started = time.monotonic()
-        path, own = await jobs.resolve(self.line, name)
+        path = unit_path(name)
         refused = ""
         try:
-            ended = await self.jobs.run(self.line, verb, own, seconds)
+            ended = await self.jobs.run(self.line, verb, name, seconds)
         except BackendFailed as problem:
+            if str(problem.details.get("dbus_error", "")).endswith(NO_SUCH_UNIT):
+                raise jobs.no_unit(name) from problem
             ended, refused = Ended(JobResult.FAILED, "refused"), words(problem)
-        states = await self._states(path, own)
+        # what went well needs but few words, and each of them costs time
+        states = await self._states(path, name, BRIEFLY)
+        if states.load == NOT_FOUND and states.active in IDLE:
+            raise jobs.no_unit(name)
+        wanted = ("inactive",) if verb is Action.STOP else ACTIVE
+        if ended.result is not JobResult.DONE or states.active not in wanted:
+            states = await self._states(path, name)
         result = _result(verb, ended, states)
         took = time.monotonic() - started
+        own = states.own
         reason = None if result is JobResult.DONE else refused or _reason(own, verb, result, ended, states)
         return _outcome(own, verb, result, took, states, reason)
 
@@ -98,20 +114,22 @@ class Actions:
         result = JobResult.DONE if reason is None else JobResult.FAILED
         return _outcome(own, verb, result, time.monotonic() - started, states, reason)
 
-    async def _states(self, path: str, own: str) -> States:
-        asked = [each for each in AFTERWARDS if each[0] == UNIT or own.endswith(".service")]
-        answers = await self.line.get([(path, interface, name) for interface, name in asked])
+    async def _states(self, path: str, name: str, wanted: Sequence[tuple[str, str]] = ()) -> "States":
+        service = name.endswith(".service")
+        asked = [each for each in wanted or AFTERWARDS if each[0] == UNIT or service]
+        answers = await self.get([(path, interface, each) for interface, each in asked])
         told = {
-            name: answer
-            for (_, name), answer in zip(asked, answers, strict=True)
+            each: answer
+            for (_, each), answer in zip(asked, answers, strict=True)
             if not isinstance(answer, Problem)
         }
-        return states_of(told)
+        return states_of(name, told)
 
 
-def states_of(told: Mapping[str, Any]) -> States:
+def states_of(name: str, told: Mapping[str, Any]) -> States:
     """From the properties that a unit answered; one that was unloaded meanwhile is inactive."""
     return States(
+        own=str(told.get("Id") or name),
         load=str(told.get("LoadState", "not-found")),
         active=str(told.get("ActiveState", "inactive")),
         sub=str(told.get("SubState", "dead")),

@@ -123,5 +123,10 @@ async def resolve(line: Line, name: str) -> tuple[str, str]:
         if isinstance(answer, Problem):
             raise answer
     if load == "not-found":
-        raise NotFound(f"there is no unit '{name}' here", name=name)
+        raise no_unit(name)
     return path, str(own)
+
+
+def no_unit(name: str) -> NotFound:
+    """The problem that a name is which no unit has."""
+    return NotFound(f"there is no unit '{name}' here", name=name)

@@ -14,10 +14,10 @@ from libmh.bus import DAEMON, Bus, BusCall, Message, background, connect, unwrap
 from libmh.errors import Problem, Timeout, Unavailable
 from libmh.guard import SHARED
 from libmh.linux.daemons import PROPERTIES, SYSTEMD
+from libmh.linux.unitnames import UNITS
 
 log = logging.getLogger("libmh.linux.line")
 T = TypeVar("T")
-UNITS = "/org/freedesktop/systemd1/unit"
 UNIT = "org.freedesktop.systemd1.Unit"
 SERVICE = "org.freedesktop.systemd1.Service"
 RULES = (
@@ -33,6 +33,8 @@ CALL_SECONDS = 10.0
 OWNED = "NameOwnerChanged"
 GRACE = 2.0
 
+Asked = tuple[str, str, str]
+"""A property: object path, interface, name."""
 Heard = Callable[[str, str, Sequence[Any]], None]
 """Told of each signal: its member, its object's path, its body."""
 
@@ -65,13 +67,12 @@ class Line:
             SYSTEMD.name, SYSTEMD.path, SYSTEMD.interface, member, signature, arguments, timeout=seconds
         )
 
-    async def get(self, asked: Sequence[tuple[str, str, str]]) -> list[Any]:
-        """Properties, each as (object path, interface, name), asked side by side; a `Problem` for each that
-        was not answered."""
+    async def get(self, asked: Sequence[Asked]) -> list[Any]:
+        """Properties, asked side by side; a `Problem` for each that was not answered."""
         bus = await self.bus()
         return list(await asyncio.gather(*(self._get(bus, each) for each in asked)))
 
-    async def _get(self, bus: Bus, asked: tuple[str, str, str]) -> Any:
+    async def _get(self, bus: Bus, asked: Asked) -> Any:
         path, interface, name = asked
         try:
             (value,) = await bus.make(

@@ -13,7 +13,7 @@ from libmh.linux.actions import Actions
 from libmh.linux.daemons import PROPERTIES, SYSTEMD, Daemon
 from libmh.linux.jobs import Jobs
 from libmh.linux.jobwatch import JobWatch, Progress
-from libmh.linux.line import UNIT, Line, wait
+from libmh.linux.line import UNIT, Asked, Line, wait
 from libmh.linux.unitnames import full, is_name
 from libmh.linux.unitwatch import Change, UnitWatch
 
@@ -34,11 +34,15 @@ class UnderSystemd:
         self._daemon = systemd_daemon
         self._jobs = Jobs()
         self._line = Line(address, self._heard)
-        self._actions = Actions(self._line, self._jobs)
+        self._actions = Actions(self._line, self._jobs, self._get)
 
     def _heard(self, member: str, path: str, body: Sequence[Any]) -> None:
         if member == "JobRemoved" and path == SYSTEMD.path and len(body) == 4:
             self._jobs.removed(body)
+
+    async def _get(self, asked: Sequence[Asked]) -> list[Any]:
+        watch = self._watch
+        return await (watch.read(asked) if watch is not None and watch.current else self._line.get(asked))
 
     def names(self) -> list[str]:
         return systemd.names(self._daemon)
@@ -116,18 +120,12 @@ class UnderSystemd:
 
     def start_or_stop(self, name: str, verb: Action, seconds: float) -> int:
         try:
-            return actions.rc(wait(self._act(full(name), verb, seconds), seconds + QUICK))
+            return actions.rc(wait(self._actions.act(full(name), verb, seconds), seconds + QUICK))
         except (NotFound, InvalidArguments):
             return NOT_INSTALLED
 
     def act(self, name: str, verb: Action, seconds: float) -> Outcome:
-        return self._with_log(self._act(full(name), verb, seconds), seconds + QUICK)
-
-    async def _act(self, name: str, verb: Action, seconds: float) -> Outcome:
-        outcome = await self._actions.act(name, verb, seconds)
-        if self._watch is not None:
-            await self._watch.refresh(outcome.unit)
-        return outcome
+        return self._with_log(self._actions.act(full(name), verb, seconds), seconds + QUICK)
 
     def mask(self, name: str) -> Outcome:
         return wait(self._actions.mask(full(name)), FILES)

@@ -9,6 +9,8 @@ SUFFIXES = (
     *(".service", ".socket", ".target", ".timer", ".path", ".mount"),
     *(".automount", ".swap", ".slice", ".scope", ".device"),
 )
+ESCAPED = re.compile("_([0-9a-f]{2})")
+UNITS = "/org/freedesktop/systemd1/unit"
 
 
 def is_name(name: str) -> bool:
@@ -28,3 +30,17 @@ def full(name: str) -> str:
 def is_template(name: str) -> bool:
     """`many@.service`, which stands for its instances."""
     return name.rpartition(".")[0].endswith("@")
+
+
+def unit_path(name: str) -> str:
+    """The object path of a unit, by its own name or an alias: sd_bus_path_encode(3)."""
+    encoded = (
+        chr(byte) if chr(byte).isalpha() or (at and chr(byte).isdigit()) else f"_{byte:02x}"
+        for at, byte in enumerate(name.encode("ascii"))
+    )
+    return f"{UNITS}/{''.join(encoded)}"
+
+
+def unit_name(path: str) -> str:
+    """The name of the unit that an object path stands for."""
+    return ESCAPED.sub(lambda found: chr(int(found[1], 16)), path.rpartition("/")[2])

@@ -17,7 +17,8 @@ from libmh.bus import background
 from libmh.context import Root
 from libmh.errors import Problem
 from libmh.linux.daemons import SYSTEMD
-from libmh.linux.line import UNIT, UNITS, WATCHED, Line, changes
+from libmh.linux.line import UNIT, WATCHED, Asked, Line, changes
+from libmh.linux.unitnames import unit_name, unit_path
 from libmh.linux.unittable import KEPT, ROW, UnitTable, wanted
 
 log = logging.getLogger("libmh.linux.unitwatch")
@@ -25,6 +26,8 @@ TOLD_KINDS = (".service", ".socket", ".target", ".timer", ".path", ".mount")
 PAUSE = 0.2  # between two changes of a unit that are told
 COALESCED = 0.05
 GONE = ("inactive", "dead")
+NOT_FOUND, LOADED = "not-found", "loaded"
+DETAIL = "FragmentPath"  # what is asked for after the states
 BATCH = 512
 MAX_NEW = 500  # above, everything is listed anew
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
@@ -95,20 +98,19 @@ class UnitWatch:
         """Units by name; None while they have to be asked for."""
         return self.table.select(pattern, state) if self.current else None
 
-    async def refresh(self, unit: str) -> None:
-        """Ask for the states of a unit that was just acted on: what was told to one caller is not to be
-        contradicted to the next."""
-        if not self.current:
-            return
-        path = f"{UNITS}/{escaped(unit)}"
-        try:
-            if path not in self.table:
-                self._new.add(path)
-                await self._add()
-            else:
-                await self._ask([(path, UNIT, name) for name in ROW[2:]])
-        except Problem:  # the connection is lost, and everything will be listed anew
-            return
+    async def read(self, asked: Sequence[Asked]) -> list[Any]:
+        """Properties of a unit that was just acted on, taken into the table, too: what was told to one
+        caller is not to be contradicted to the next."""
+        answers = await self._ask(asked)
+        told = {name: answer for (_, _, name), answer in zip(asked, answers, strict=True)}
+        row = {name: told.get(name) for name in ROW}
+        if not self.current or not all(isinstance(value, str) for value in row.values()):
+            return answers
+        path = unit_path(str(row["Id"]))
+        if row["LoadState"] != NOT_FOUND and self.table.add(path, row):
+            self._notice(path)
+            self._stirred.set()  # for its details
+        return answers
 
     async def _run(self) -> None:
         pause = FIRST_WAIT
@@ -165,7 +167,7 @@ class UnitWatch:
 
     async def _add(self) -> None:
         """Take up units that are new."""
-        paths = [path for path in self._new if path not in self.table]
+        paths = [path for path in self._new if DETAIL not in self.table.told(path)]
         self._new.clear()
         asked = [(path, UNIT, name) for path in paths for name in ROW]
         answers = await self.line.get(asked)
@@ -173,12 +175,16 @@ class UnitWatch:
             values = answers[at * len(ROW) : (at + 1) * len(ROW)]
             if any(isinstance(value, Problem) for value in values):
                 continue  # it has gone already
-            if self.table.add(path, dict(zip(ROW, values, strict=True))):
+            told = dict(zip(ROW, values, strict=True))
+            if path in self.table:
+                self._apply(path, told)
+            elif self.table.add(path, told):
                 self._notice(path)
         await self._ask(wanted(self.table.undetailed()))
 
-    async def _ask(self, asked: Sequence[tuple[str, str, str]]) -> None:
+    async def _ask(self, asked: Sequence[Asked]) -> list[Any]:
         """Ask for properties and take the answers, unless something newer was told meanwhile."""
+        found: list[Any] = []
         for start in range(0, len(asked), BATCH):
             part = asked[start : start + BATCH]
             since: dict[str, dict[str, Any]] = {}
@@ -190,6 +196,8 @@ class UnitWatch:
             for (path, _, name), value in zip(part, answers, strict=True):
                 if not isinstance(value, Problem) and name not in since.get(path, {}):
                     self._apply(path, {name: value})
+            found += answers
+        return found
 
     def _apply(self, path: str, told: Mapping[str, Any]) -> None:
         for since in self._since:
@@ -203,13 +211,17 @@ class UnitWatch:
             if path in self.table:
                 self._apply(path, told)
             elif "ActiveState" in told and not self._reloading:
+                # a unit that was loaded just now, for a job: its news does not wait for the rest
+                name = unit_name(path)
+                if self.table.add(path, {"Id": name, "Description": name, "LoadState": LOADED, **told}):
+                    self._notice(path)
                 self._take_up(path)
         elif path == SYSTEMD.path:
             self._manager_said(member, body)
 
     def _manager_said(self, member: str, body: Sequence[Any]) -> None:
         match member, list(body):
-            case "UnitNew", [str(), str(path)] if not self._reloading and path not in self.table:
+            case "UnitNew", [str(), str(path)] if not self._reloading:
                 self._take_up(path)
             case "UnitRemoved", [str(), str(path)] if not self._reloading:
                 self.table.remove(path)
@@ -279,12 +291,3 @@ class UnitWatch:
 
 def _states(told: Mapping[str, Any]) -> tuple[str, str]:
     return str(told.get("ActiveState", "")), str(told.get("SubState", ""))
-
-
-def escaped(unit: str) -> str:
-    """A unit's name as the last element of its object path: sd_bus_path_encode(3)."""
-    data = unit.encode()
-    return "".join(
-        chr(byte) if chr(byte).isalpha() or (at and chr(byte).isdigit()) else f"_{byte:02x}"
-        for at, byte in enumerate(data)
-    )
