@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -13,6 +14,9 @@ from libmh.wire import dump, parse
 
 log = logging.getLogger("libmh.call")
 MAX_ID = 256
+ESCAPES = (StopIteration, StopAsyncIteration, CancelledError)
+"""With all that is no `Exception` (SystemExit, asyncio's CancelledError ...) what has a meaning to a loop
+that a provider cannot have meant: it would end the agent, or leave its caller without an answer."""
 
 
 class Verb(StrEnum):
@@ -162,8 +166,13 @@ def run(call: Call) -> Plain:
     implementation = getattr(call.bound.provider, name)
     if getattr(type(call.bound.provider), name, None) is getattr(call.bound.interface.protocol, name):
         raise NotImplementedHere(f"'{member.action}' is not implemented on this host")
-    answered = implementation(*call.values)
-    return None if call.request.verb is Verb.SET else convert(member, answered)
+    try:
+        answered = implementation(*call.values)
+        return None if call.request.verb is Verb.SET else convert(member, answered)
+    except BaseException as error:
+        if isinstance(error, Exception) and not isinstance(error, ESCAPES):
+            raise
+        raise BrokenProvider(f"{member.action} raised {type(error).__name__}: {error}") from error
 
 
 def convert(member: Member, answered: Any) -> Plain:

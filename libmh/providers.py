@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from libmh.call import Bound
 from libmh.context import Context
-from libmh.errors import InvalidArguments, carriable
+from libmh.errors import InvalidArguments, Problem, carriable
 from libmh.spec import Interface, interface_of
 
 if TYPE_CHECKING:  # both are dear to import, and most processes that read a host need neither
@@ -114,8 +114,21 @@ def _attempt(
         provider = factory()
         if wanted(interface_of(provider), only):
             found.add(provider(context))
-    except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises, the rest is served
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code: the rest is served
         found.report(name, f"{type(error).__name__}: {error}")
+
+
+def watch(providers: Providers) -> None:
+    """Begin what providers do only in an agent: those that have a `watch` are called once. It must not
+    wait."""
+    for bound in providers.bound.values():
+        begin = getattr(bound.provider, "watch", None)
+        if begin is not None:
+            try:
+                begin()
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code: the rest is served
+                trace = None if isinstance(error, Problem) else error
+                log.warning("%s does not watch: %s, ignoring", bound.interface.name, error, exc_info=trace)
 
 
 def wanted(interface: Interface, only: Collection[str]) -> bool:
@@ -140,7 +153,7 @@ def plugin_interfaces() -> tuple[Interface, ...]:
     for point in plugins():
         try:
             found.append(interface_of(point.load()))
-        except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises, the rest is shown
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code: the rest is shown
             log.warning("provider '%s' cannot be read: %s, ignoring", point.name, error)
     return tuple(found)
 

@@ -22,7 +22,7 @@ from libmh.dispatch import Authority, Dispatcher
 from libmh.errors import InvalidArguments, Problem, not_installed
 from libmh.guard import SHARED
 from libmh.notify import notify, watchdog_seconds
-from libmh.providers import Providers, load
+from libmh.providers import Providers, load, watch
 from libmh.spec import interface_of
 
 log = logging.getLogger("libmh.serve")
@@ -200,18 +200,6 @@ def host_agent(process: Process, authority: Authority, only: Collection[str] = (
             raise InvalidArguments(f"--only: there is no interface '{name}' here")
     watch(providers)
     return with_agent(process, context, providers, authority)
-
-
-def watch(providers: Providers) -> None:
-    """Begin what providers do only in an agent: those that have a `watch` are called once. It must not
-    wait."""
-    for bound in providers.bound.values():
-        begin = getattr(bound.provider, "watch", None)
-        if begin is not None:
-            try:
-                begin()
-            except Problem as problem:
-                log.warning("%s does not watch: %s, ignoring", bound.interface.name, problem)
 
 
 def with_agent(process: Process, context: Context, providers: Providers, authority: Authority) -> HostAgent:

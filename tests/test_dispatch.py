@@ -5,6 +5,7 @@ import gc
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent import futures
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from libmh.errors import (
 )
 from libmh.events import Event
 from libmh.guard import Guard
-from libmh.spec import Interface, Member, interface_of
+from libmh.spec import Interface, Kind, Member, interface_of
 from waiting import eventually
 
 NAME = "org.example.Gauges"
@@ -331,6 +332,38 @@ def test_a_bug_in_one_property_leaves_the_others(bench: TestBench, caplog: pytes
 
     run(work)
     assert sum("internal error" in record.getMessage() for record in caplog.records) == 2
+
+
+@pytest.mark.parametrize("member", ["fresh", "counter", "wipe", "reset"])
+@pytest.mark.parametrize(
+    "raised",
+    [
+        SystemExit,
+        KeyboardInterrupt,
+        GeneratorExit,
+        StopIteration,
+        StopAsyncIteration,
+        asyncio.CancelledError,
+        futures.CancelledError,
+    ],
+)
+def test_what_would_end_the_loop_is_a_bug_of_the_provider(member: str, raised: type[BaseException]) -> None:
+    class Leaving(TestBench):
+        def _read(self, name: str) -> int:
+            raise raised(name)
+
+    async def work() -> None:
+        own = dispatcher(Leaving())
+        arguments = ("sda",) if member == "wipe" else ()
+        kind = GAUGES.members[member].kind
+        verb = Verb.GET if kind is Kind.PROPERTY else Verb.CALL
+        with pytest.raises(Internal):
+            await asyncio.wait_for(own.call(asked(member, *arguments, verb=verb)), 1)
+        answer = await own.call(ALL)
+        assert answer == {}
+        assert own.counts().outstanding == 0
+
+    run(work)
 
 
 def test_memory_answers_at_once(bench: TestBench) -> None:

@@ -65,6 +65,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 BROKEN = [
     ("raise RuntimeError('no\\nsun')", "RuntimeError: no sun"),
     ("import nothing_of_that_name", "ModuleNotFoundError"),
+    ("raise SystemExit('it is dark')", "SystemExit: it is dark"),
     ("class Sundial: pass", "BadDeclaration: Sundial does not declare an interface"),
     ("Moondial = 1", "AttributeError"),
     ("def broken(:", "SyntaxError"),

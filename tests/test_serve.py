@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from gauges import TestBench
 from libmh.api.host import Host
 from libmh.call import Bound
 from libmh.connections import Connections
 from libmh.context import Context
 from libmh.dispatch import Dispatcher, Everybody
 from libmh.errors import BackendFailed, InvalidArguments, NotImplementedHere
-from libmh.providers import Providers
+from libmh.providers import Providers, watch
 from libmh.serve import HostAgent, heartbeats, server_for
 from libmh.spec import interface_of
 from processes import ready_line
@@ -292,6 +293,17 @@ def test_heartbeats_go_on_while_their_interval_cannot_be_read(monkeypatch: pytes
 
     monkeypatch.setattr("libmh.serve.FALLBACK_SECONDS", 0.1)
     asyncio.run(beat_three_times())
+
+
+def test_a_provider_that_cannot_watch_is_served_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    class Blind(TestBench):
+        def watch(self) -> None:
+            raise ValueError("it is dark")
+
+    providers = Providers()
+    providers.add(Blind())
+    watch(providers)
+    assert "org.example.Gauges does not watch: it is dark" in caplog.text
 
 
 def test_only_what_exists_can_be_asked_for(tmp_path: Path) -> None:
