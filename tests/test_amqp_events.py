@@ -244,3 +244,28 @@ def test_a_console_that_does_not_take_events_stops_nobody(tmp_path: Path) -> Non
             assert peers.missed == 98
 
     run(test())
+
+
+def test_a_storm_of_events_takes_no_more_memory_than_it_may() -> None:
+    async def test() -> None:
+        hub = Hub()
+        box = outbox(hub)
+        scheduled: list[object] = []
+        loop: Any = asyncio.get_running_loop()
+        schedule = loop.call_soon_threadsafe
+
+        def counted(callback: Any, *given: Any) -> Any:
+            scheduled.append(callback)
+            return schedule(callback, *given)
+
+        loop.call_soon_threadsafe = counted
+        for number in range(5000):
+            hub.emit(Toy.rang, times=number, at=0)
+        assert len(scheduled) == 1
+        await eventually(lambda: box.waiting)
+        assert box.waiting == events.MAX_KEPT
+        assert box.dropped == 5000 - events.MAX_KEPT
+        hub.emit(Toy.rang, times=1, at=0)
+        await eventually(lambda: box.dropped == 5001 - events.MAX_KEPT)
+
+    run(test())

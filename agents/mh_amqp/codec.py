@@ -18,6 +18,7 @@ from types import MappingProxyType
 from libmh.spec import Plain
 
 MAX_DEPTH = 32
+MAX_VALUES = 1 << 17  # in one body: an empty list takes one byte of it, and a microsecond
 MILLISECOND = 1_000_000
 NULL = b"\x40"
 TRUE = b"\x41"
@@ -152,7 +153,26 @@ def any_value(value: Plain) -> bytes:
 # values from bytes
 
 
-def decode(raw: bytes, at: int = 0, depth: int = 0) -> tuple[Plain, int]:
+class Walk:
+    """How deep a reader of nested values is, and how many it may still read."""
+
+    __slots__ = ("depth", "left")
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.left = MAX_VALUES
+
+    def enter(self, count: int) -> None:
+        """Go into a compound value of `count` items."""
+        self.depth += 1
+        self.left -= count
+        if self.depth > MAX_DEPTH:
+            raise Malformed(f"values nest deeper than {MAX_DEPTH}")
+        if self.left < 0:
+            raise Malformed(f"there are more than {MAX_VALUES} values")
+
+
+def decode(raw: bytes, at: int = 0, walk: Walk | None = None) -> tuple[Plain, int]:
     """The value at an offset and the offset behind it. Raises `Malformed`."""
     try:
         code = raw[at]
@@ -160,7 +180,7 @@ def decode(raw: bytes, at: int = 0, depth: int = 0) -> tuple[Plain, int]:
         if reader is None:
             raise Malformed(f"cannot read a value of constructor 0x{code:02x}")
         end = skip(raw, at)
-        return reader(raw, at + 1, end, depth), end
+        return reader(raw, at + 1, end, walk), end
     except (IndexError, struct.error, UnicodeDecodeError) as error:  # cut short; not UTF-8
         raise Malformed(f"cannot read a value at byte {at}: {error}") from error
 
@@ -196,42 +216,42 @@ def _behind(raw: bytes, at: int, code: int) -> int:
     raise Malformed(f"there is no constructor 0x{code:02x}")
 
 
-Reader = Callable[[bytes, int, int, int], Plain]
+Reader = Callable[[bytes, int, int, Walk | None], Plain]
 
 
 def _fixed(value: Plain) -> Reader:
-    return lambda _raw, _at, _end, _depth: value
+    return lambda _raw, _at, _end, _walk: value
 
 
 def _number(*, signed: bool) -> Reader:
-    return lambda raw, at, end, _depth: int.from_bytes(raw[at:end], signed=signed)
+    return lambda raw, at, end, _walk: int.from_bytes(raw[at:end], signed=signed)
 
 
 def _real(form: str) -> Reader:
-    return lambda raw, at, _end, _depth: float(struct.unpack_from(form, raw, at)[0])
+    return lambda raw, at, _end, _walk: float(struct.unpack_from(form, raw, at)[0])
 
 
 def _text(header: int) -> Reader:
-    return lambda raw, at, end, _depth: raw[at + header : end].decode()
+    return lambda raw, at, end, _walk: raw[at + header : end].decode()
 
 
 def _bytes(header: int) -> Reader:
-    return lambda raw, at, end, _depth: raw[at + header : end]
+    return lambda raw, at, end, _walk: raw[at + header : end]
 
 
-def _milliseconds(raw: bytes, at: int, _end: int, _depth: int) -> Plain:
+def _milliseconds(raw: bytes, at: int, _end: int, _walk: Walk | None) -> Plain:
     return int(LONG.unpack_from(raw, at)[0]) * MILLISECOND
 
 
-def _boolean(raw: bytes, at: int, _end: int, _depth: int) -> Plain:
+def _boolean(raw: bytes, at: int, _end: int, _walk: Walk | None) -> Plain:
     return raw[at] != 0
 
 
-def _char(raw: bytes, at: int, end: int, _depth: int) -> Plain:
+def _char(raw: bytes, at: int, end: int, _walk: Walk | None) -> Plain:
     return raw[at:end].decode("utf-32-be")
 
 
-def _uuid(raw: bytes, at: int, end: int, _depth: int) -> Plain:
+def _uuid(raw: bytes, at: int, end: int, _walk: Walk | None) -> Plain:
     return str(uuid.UUID(bytes=raw[at:end]))
 
 
@@ -246,26 +266,27 @@ def _count(raw: bytes, at: int, end: int, width: int) -> tuple[int, int]:
     return count, start
 
 
-def _items(raw: bytes, at: int, end: int, depth: int, width: int) -> list[Plain]:
-    if depth >= MAX_DEPTH:
-        raise Malformed(f"values nest deeper than {MAX_DEPTH}")
+def _items(raw: bytes, at: int, end: int, walk: Walk | None, width: int) -> list[Plain]:
     count, at = _count(raw, at, end, width)
+    walk = walk or Walk()
+    walk.enter(count)
     found = []
     for _ in range(count):
-        value, at = decode(raw, at, depth + 1)
+        value, at = decode(raw, at, walk)
         found.append(value)
+    walk.depth -= 1
     if at != end:
         raise Malformed("a compound value is not as long as it says")
     return found
 
 
 def _list(width: int) -> Reader:
-    return lambda raw, at, end, depth: _items(raw, at, end, depth, width)
+    return lambda raw, at, end, walk: _items(raw, at, end, walk, width)
 
 
 def _map(width: int) -> Reader:
-    def read(raw: bytes, at: int, end: int, depth: int) -> Plain:
-        items = _items(raw, at, end, depth, width)
+    def read(raw: bytes, at: int, end: int, walk: Walk | None) -> Plain:
+        items = _items(raw, at, end, walk, width)
         keys = items[::2]
         if (
             len(items) % 2
@@ -279,22 +300,25 @@ def _map(width: int) -> Reader:
 
 
 def _array(width: int) -> Reader:
-    def read(raw: bytes, at: int, end: int, depth: int) -> Plain:
+    def read(raw: bytes, at: int, end: int, walk: Walk | None) -> Plain:
         count, at = _count(raw, at, end, width)
         if at >= end:
             raise Malformed("an array has no constructor")
         code = raw[at]
         reader = READERS.get(code)
-        if reader is None or code >> 4 == 0x4 or depth >= MAX_DEPTH:
+        if reader is None or code >> 4 == 0x4:
             raise Malformed(f"cannot read an array of constructor 0x{code:02x}")
         at += 1
+        walk = walk or Walk()
+        walk.enter(count)
         found = []
         for _ in range(count):
             behind = _behind(raw, at, code)
             if behind > end:
                 raise Malformed("an array is cut short")
-            found.append(reader(raw, at, behind, depth + 1))
+            found.append(reader(raw, at, behind, walk))
             at = behind
+        walk.depth -= 1
         return found
 
     return read
@@ -303,7 +327,7 @@ def _array(width: int) -> Reader:
 READERS: Mapping[int, Reader] = MappingProxyType(
     {0x40: _fixed(None), 0x41: _fixed(True), 0x42: _fixed(False), 0x43: _fixed(0), 0x44: _fixed(0)}  # noqa: FBT003
     | {
-        0x45: lambda _raw, _at, _end, _depth: [],
+        0x45: lambda _raw, _at, _end, _walk: [],
         0x56: _boolean,
         0x73: _char,
         0x83: _milliseconds,

@@ -24,6 +24,7 @@ from mh_amqp.status import body_of
 log = logging.getLogger(__name__)
 LIFETIME = 60.0
 MAX_KEPT = 256
+MAX_RAISED = 1000
 MAX_KEPT_BYTES = 1 << 20
 
 
@@ -110,9 +111,11 @@ class Outbox:
         self._source = source
         self._interfaces = interfaces
         self._loop = asyncio.get_running_loop()
+        self._raised: deque[Event] = deque()
+        self._told = False
         self._kept: deque[Encoded] = deque()
         self._bytes = 0
-        self._end = hub.subscribe(self._raised)
+        self._end = hub.subscribe(self._raise)
 
     def close(self) -> None:
         self._end()
@@ -135,8 +138,20 @@ class Outbox:
             self._bytes -= len(first.raw)
         self.empty.set()
 
-    def _raised(self, event: Event) -> None:
-        self._loop.call_soon_threadsafe(self._take, event)
+    def _raise(self, event: Event) -> None:
+        # in any thread, which may be faster than the loop
+        if len(self._raised) >= MAX_RAISED:
+            self.dropped += 1
+            return
+        self._raised.append(event)
+        if not self._told:
+            self._told = True
+            self._loop.call_soon_threadsafe(self._take_all)
+
+    def _take_all(self) -> None:
+        self._told = False
+        for _ in range(len(self._raised)):
+            self._take(self._raised.popleft())
 
     def _take(self, event: Event) -> None:
         raw = encode_event(event, self._source, self._interfaces(event.interface))

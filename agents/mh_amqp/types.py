@@ -36,6 +36,7 @@ DEFLATE = "deflate"
 DEFLATE_ABOVE = 2048
 DEFLATE_LEVEL = 1
 MAX_INFLATED = 8 << 20
+MAX_VALUES = 1 << 19  # in JSON text: read in C, but each takes memory that its few bytes do not
 BYTES_KEY = "$bytes"
 ANYTHING = Anything()
 
@@ -192,7 +193,10 @@ def dump_json(value: Any) -> bytes:
 
 
 def load_json(data: bytes, where: str = "body") -> Any:
-    """What JSON text holds. `InvalidArguments` for what is no JSON, nests too deep or is not UTF-8."""
+    """What JSON text holds. `InvalidArguments` for what is no JSON, nests too deep, has too many values or
+    is not UTF-8."""
+    if len(data) > MAX_VALUES and sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise InvalidArguments(f"{where}: expected JSON of at most {MAX_VALUES} values", argument=where)
     try:
         return json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # also not UTF-8, NaN, an integer of thousands of digits

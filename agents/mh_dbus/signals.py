@@ -25,6 +25,7 @@ class Signals:
         self._surface = surface
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Event] = deque(maxlen=MAX_WAITING)
+        self._told = False
         self._bus: Bus | None = None
         self.end: Callable[[], None] = hub.subscribe(self._take)
 
@@ -35,10 +36,13 @@ class Signals:
     def _take(self, event: Event) -> None:
         if event.interface in self._surface.interfaces:
             self._waiting.append(event)
-            self._loop.call_soon_threadsafe(self._emit)
+            if not self._told:  # a thread may be faster than the loop
+                self._told = True
+                self._loop.call_soon_threadsafe(self._emit)
 
     def _emit(self) -> None:
-        while self._waiting:
+        self._told = False
+        for _ in range(len(self._waiting)):
             event = self._waiting.popleft()
             if self._bus is None:
                 continue
