@@ -306,7 +306,7 @@ def request(operation: str, type_: str = TOY, body: Plain = None, **more: Any) -
         name.replace("_", ":", 1): more.pop(name) for name in list(more) if name.startswith("mh_")
     }
     properties |= more.pop("properties", {})
-    identity = more.pop("message_id", None) or codec.string(f"request-{next(NUMBERS)}-of-this-test")
+    identity = more.pop("message_id", None) or codec.string(f"{next(NUMBERS):032x}")
     return Message(
         message_id=identity,
         to=more.pop("to", MANAGEMENT),

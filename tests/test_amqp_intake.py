@@ -27,7 +27,7 @@ from libmh.call import Caller
 from libmh.context import Context
 from libmh.dispatch import Dispatcher
 from libmh.errors import Problem
-from mh_amqp import codec, messages, status
+from mh_amqp import codec, messages, status, types
 from mh_amqp.asking import Asker
 from mh_amqp.authority import Roles
 from mh_amqp.management import Management
@@ -200,3 +200,78 @@ def test_any_json_is_answered(body: Any) -> None:
         assert code(messages.decode(answer.reply("to", b""))) in (200, 400)
 
     asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["mh.report", "mh.conductor", "mh.host.another", "mh.event.org.matahariproject.Host.heartbeat"],
+)
+def test_no_reply_goes_where_it_would_be_taken_for_something_else(tmp_path: Path, address: str) -> None:
+    async def check(agent: Any, console: Asker) -> None:
+        message = replace(request("strike", body={"what": "once"}), reply_to=address)
+        with pytest.raises(Problem, match=f"amqp:not-allowed.*'{address}' is no place for replies"):
+            await console.ask(message, 5)
+        assert not agent.toy.calls
+
+    with_agent(tmp_path, check)
+
+
+def test_callers_of_one_name_do_not_share_short_ids(tmp_path: Path) -> None:
+    async def check(agent: Any, console: Asker) -> None:
+        message = request("strike", body={"what": "x"}, message_id=codec.string("console-request-0001"))
+        async with asking(agent.listener.port, "another") as other:
+            assert value(await ask(console, message)) == {"count": 1}
+            assert value(await ask(other, message)) == {"count": 2}
+            assert value(await ask(console, message)) == {"count": 1}
+
+    with_agent(tmp_path, check)
+
+
+def test_an_id_counts_for_the_very_same_question_alone(tmp_path: Path) -> None:
+    async def check(agent: Any, console: Asker) -> None:
+        one = request("strike", body={"what": "x"}, mh_trace="a", mh_deadline=5000)
+        other = replace(one, properties={**one.properties, "mh:v": "1.0"})
+        again = replace(one, properties={**one.properties, "mh:trace": "b", "mh:deadline": 4000})
+        assert [value(await ask(console, each)) for each in (one, other, again)] == [
+            {"count": 1},
+            {"count": 2},
+            {"count": 1},
+        ]
+
+    with_agent(tmp_path, check)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "status_code"),
+    [("mh:deadline", "soon", 400), ("identity", "another", 404), ("mh:v", "9.0", 501)],
+)
+def test_what_memory_holds_is_asked_for_in_the_same_words(
+    tmp_path: Path, name: str, said: str, status_code: int
+) -> None:
+    async def check(_agent: Any, console: Asker) -> None:
+        for _ in range(2):
+            assert code(await ask(console, request("READ"))) == 200
+            assert code(await ask(console, request("READ", properties={name: said}))) == status_code
+
+    with_agent(tmp_path, check)
+
+
+def test_a_body_of_too_many_values_is_refused_before_it_is_built(tmp_path: Path) -> None:
+    async def check(_agent: Any, console: Asker) -> None:
+        count = 1_000_000
+        size = (count + 4).to_bytes(4)
+        lists = b"\xd0" + size + count.to_bytes(4) + b"\x45" * count
+        array = b"\xf0" + size + (count - 1).to_bytes(4) + b"\x50" + b"\x00" * (count - 1)
+        text = types.deflated(b"[" + b"{}," * count + b"{}]")
+        message = request("echo")
+        json_body = replace(
+            message, value=None, data=text[0], content_encoding=text[1], content_type=messages.JSON
+        )
+        for at, bad in enumerate((replace(message, value=lists), replace(message, value=array), json_body)):
+            began = time.monotonic()
+            reply = await ask(console, replace(bad, message_id=codec.string(f"{at:040}")))
+            assert code(reply) == 400
+            assert "values" in (reply.text("statusDescription") or "")
+            assert time.monotonic() - began < 2
+
+    with_agent(tmp_path, check)

@@ -19,7 +19,8 @@ from mh_amqp import codec, messages
 from mh_amqp.links import Delivery, Receiver
 from mh_amqp.management import Management
 from mh_amqp.messages import Message
-from mh_amqp.outcome import DECODE_ERROR, NOT_FOUND
+from mh_amqp.names import is_private
+from mh_amqp.outcome import DECODE_ERROR, NOT_ALLOWED, NOT_FOUND
 from mh_amqp.record import Record, key_of, lifetime
 from mh_amqp.status import Answer, form_of, refusal
 
@@ -81,6 +82,10 @@ class Intake:
         node = self.nodes.get(message.to or "" if address is None else address)
         if node is None:
             delivery.reject(NOT_FOUND, f"there is no node '{(message.to or '')[:256]}' here")
+        elif message.reply_to is not None and not is_private(message.reply_to):
+            # we may send there, whoever asks may not: what came from us would be believed
+            self.counters.malformed += 1
+            delivery.reject(NOT_ALLOWED, f"'{message.reply_to[:256]}' is no place for replies")
         elif _expired(message):
             self.counters.expired += 1
             delivery.accept()

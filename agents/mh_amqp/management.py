@@ -27,6 +27,8 @@ from mh_amqp.status import Answer, Form, body_of, form_of, refusal
 READ = "READ"
 UPDATE = "UPDATE"
 MAX_NAME = 256
+PLAINLY = frozenset({"operation", "type", "name", "mh:trace"})
+"""What a request that memory may answer says; anything else has to be looked at."""
 NO_DATA = (None, b"", b"{}")
 EMPTY_BODIES = (None, codec.NULL, codec.map_of([]), b"\xd1\x00\x00\x00\x04\x00\x00\x00\x00")
 
@@ -72,7 +74,7 @@ class Management:
         """The answer of a `READ` of everything that memory holds whole; None when `answer` has to be
         awaited."""
         properties = message.properties
-        if properties.get("operation") != READ or "mh:v" in properties:
+        if properties.get("operation") != READ or not properties.keys() <= PLAINLY:
             return None
         if message.value not in EMPTY_BODIES or message.data not in NO_DATA:
             return None

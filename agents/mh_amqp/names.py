@@ -20,6 +20,11 @@ AGENT_CONTAINER = "mh-amqp:"
 DEFAULT_PORT = 5672
 
 
+def is_private(address: str) -> bool:
+    """Whether replies may be sent there: not where others take requests, reports or events."""
+    return address not in (REPORT, CONDUCTOR) and not address.startswith((HOST_PREFIX, EVENT_PREFIX))
+
+
 def host_address(uuid: str) -> str:
     """Where requests for a host go."""
     return HOST_PREFIX + uuid

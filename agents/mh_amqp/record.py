@@ -2,7 +2,8 @@
 run twice.
 
 Two requests are the same when caller, message-id and content are the same. A client of ours takes random
-ids; others count from 0, so a short id counts only together with the reply address that it came with.
+ids; others count from 0, and many callers may be `anonymous`, so an id that is shorter than a UUID counts
+only together with the reply address that it came with.
 """
 
 import time
@@ -17,7 +18,12 @@ MAX_ENTRIES = 4096
 MAX_BYTES = 4 << 20
 LIFETIME = 60.0
 LONGEST = 300.0
-GLOBAL_ID = 16
+UUID_ID = 0x98
+BINARY_ID = 0xA0
+MIN_BINARY = 16
+MIN_TEXT = 32
+ASIDE = ("mh:deadline", "mh:trace")
+"""Properties that a request may change when it comes again."""
 OVERHEAD = 500
 
 Reply = Callable[[Answer], None]
@@ -27,12 +33,20 @@ def key_of(message: Message, identity: str) -> Hashable | None:
     """What makes a request the same as another; None for one without an id, which is always new."""
     if not message.message_id:
         return None
-    where = "" if len(message.message_id) > GLOBAL_ID else message.reply_to
-    content = tuple(message.properties.get(name) for name in ("operation", "type", "name"))
+    where = "" if unique(message.message_id) else message.reply_to
     try:
-        return hash((content, message.value, message.data)), identity, message.message_id, where
+        said = frozenset((name, each) for name, each in message.properties.items() if name not in ASIDE)
+        return hash((said, message.value, message.data)), identity, message.message_id, where
     except TypeError:  # a property that is a list or a map: refused later, by name
         return identity, message.message_id, where
+
+
+def unique(message_id: bytes) -> bool:
+    """Whether an encoded id is long enough that no two callers choose the same: as a UUID, in any form."""
+    code, header = message_id[0], 2
+    if code == BINARY_ID:
+        return len(message_id) >= header + MIN_BINARY
+    return code == UUID_ID or len(message_id) >= header + MIN_TEXT
 
 
 def lifetime(message: Message, *, reads: bool) -> float:
