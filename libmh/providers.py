@@ -126,7 +126,7 @@ def watch(providers: Providers) -> None:
         if begin is not None:
             try:
                 begin()
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code: the rest is served
+            except (Exception, SystemExit) as error:
                 trace = None if isinstance(error, Problem) else error
                 log.warning("%s does not watch: %s, ignoring", bound.interface.name, error, exc_info=trace)
 
