@@ -1,6 +1,7 @@
 """`mhctl services` against services that are a fake in memory, and against a booted machine's agent."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -136,6 +137,7 @@ def test_completion_is_silent_where_nobody_answers() -> None:
         assert UnitName().shell_complete(context, context.command.params[0], "mh") == []
 
 
+MHCTL = "import sys; from libmh.cli.main import main; sys.argv[0] = 'mhctl'; main()"
 AGENT = "[Service]\nType=notify\nExecStart={} -m mh_dbus.main --state /var/lib/mh\n"
 
 
@@ -153,10 +155,8 @@ def machine() -> Iterator[Host]:
 
 
 def test_an_agent_restarts_watches_and_logs(machine: Host) -> None:
-    script = "import sys; from libmh.cli.main import main; sys.argv[0] = 'mhctl'; main()"
-
     def mh(*words: str) -> "subprocess.CompletedProcess[str]":
-        return machine.python("-c", script, "--on", "system:", *words, check=False)
+        return machine.python("-c", MHCTL, "--on", "system:", *words, check=False)
 
     started = mh("services", "start", "mh-runs")
     assert started.returncode == 0, started.stderr
@@ -168,3 +168,35 @@ def test_an_agent_restarts_watches_and_logs(machine: Host) -> None:
     assert "no such luck" in mh("services", "logs", "mh-fails").stdout
     assert json.loads(mh("--json", "services", "show", "mh-runs").stdout)["unit"]["active_state"] == "active"
     assert "mh-runs.service" in mh("services", "list", "mh-*").stdout
+
+
+def test_watch_tells_what_the_agent_hears(machine: Host) -> None:
+    later = ["systemd-run", "--quiet", "--on-active=2", "--timer-property=AccuracySec=50ms"]
+    machine.run(*later, "systemctl", "start", "mh-reloads")
+    words = ["--on", "system:", "--timeout", "15", "services", "watch", "mh-reloads", "--count", "1"]
+    watched = machine.python("-c", MHCTL, *words, check=False)
+    assert watched.returncode == 0, watched.stderr
+    assert "mh-reloads.service  inactive -> active (running)" in watched.stdout
+
+
+def test_a_terminal_shows_how_it_goes(machine: Host) -> None:
+    words = [
+        sys.executable,
+        "-c",
+        MHCTL,
+        "--on",
+        "system:",
+        "--timeout",
+        "3",
+        "services",
+        "start",
+        "mh-slow",
+    ]
+    shown = machine.run(
+        "script", "--quiet", "--return", "--command", shlex.join(words), "/dev/null", check=False
+    )
+    assert shown.returncode == 1
+    assert "start mh-slow: 1." in shown.stdout
+    assert "(activating)" in shown.stdout or "(running)" in shown.stdout
+    assert "the time to start 'mh-slow.service' has passed: it is activating (start)" in shown.stdout
+    machine.run("systemctl", "stop", "mh-slow")
