@@ -177,13 +177,22 @@ def traits_of(facts: Mapping[str, Fact]) -> set[str]:
     return traits
 
 
+def seconds_since_boot() -> float:
+    """Of the machine, with the time that it slept (clock_gettime(2), CLOCK_BOOTTIME)."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class Reporter:
     """Makes the numbered reports of a host. The numbers live in `settings`, so that they go on counting when
-    the agent is restarted. Belongs to one thread at a time."""
+    the agent is restarted; they are never below the seconds since boot, so that they grow even where
+    nothing persists. Belongs to one thread at a time."""
 
-    def __init__(self, host: Facts, settings: Settings) -> None:
+    def __init__(
+        self, host: Facts, settings: Settings, since_boot: Callable[[], float] = seconds_since_boot
+    ) -> None:
         self._host = host
         self._settings = settings
+        self._since_boot = since_boot
         self._last: Mapping[str, Any] = {}
 
     def changed(self) -> bool:
@@ -196,7 +205,7 @@ class Reporter:
         known, digest = self._known(), found.digest()
         if known.get("boot_id") != found.boot_id:
             known = {}
-        sequence = _count(known, "sequence") + 1
+        sequence = max(_count(known, "sequence") + 1, int(self._since_boot()))
         generation = _count(known, "generation") + (known.get("digest") != digest)
         kept: dict[str, Plain] = {"boot_id": found.boot_id, "sequence": sequence, "digest": digest}
         self._keep({**kept, "generation": generation})
@@ -228,7 +237,6 @@ class Reporter:
         try:
             self._settings.set(SETTING, values)
         except BackendFailed as error:
-            # reporting goes on; after a restart the conductor ignores this boot's numbers until they are new
             log.warning("the report's number does not persist: %s, ignoring", error)
 
 
@@ -237,6 +245,8 @@ def _count(values: Mapping[str, Any], key: str) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
 
 
-def build(host: Facts, settings: Settings) -> CapabilityReport:
+def build(
+    host: Facts, settings: Settings, since_boot: Callable[[], float] = seconds_since_boot
+) -> CapabilityReport:
     """One numbered report of a host."""
-    return Reporter(host, settings).report()
+    return Reporter(host, settings, since_boot).report()

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import threading
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from libmh.errors import BackendFailed
 from libmh.spec import Plain
 
+log = logging.getLogger("libmh.settings")
 MAX_FILE = 1 << 20
 LOCK_SECONDS = 2.0
 LOCK_STEP = 0.01
@@ -66,10 +68,25 @@ class Settings:
                 self._values = {**self._values, key: value}
                 return
             with _locked(self._path):
-                self._refresh()
+                self._refresh_or_put_aside(self._path)
                 values = {**self._values, key: value}
                 _write(self._path, values)
             self._values = values
+
+    def _refresh_or_put_aside(self, path: Path) -> None:
+        """Before a write: a file that is not JSON would refuse every setting for ever, so it makes room."""
+        try:
+            self._refresh()
+        except BackendFailed as problem:
+            if not isinstance(problem.__cause__, ValueError):
+                raise
+            aside = path.with_name(path.name + ".damaged")
+            log.warning("%s; it is kept as '%s', and a new file begins", problem, aside)
+            try:
+                path.replace(aside)
+            except OSError as error:
+                raise BackendFailed(f"cannot put '{path}' aside: {error.strerror}") from error
+            self._values, self._seen = {}, None
 
     def _refresh(self) -> None:
         if self._path is None:
@@ -83,7 +100,7 @@ class Settings:
                 values = json.loads(file.read(MAX_FILE))
         except FileNotFoundError:
             values, seen = {}, None
-        except (OSError, ValueError) as error:  # unreadable, or not JSON: nobody but us writes it
+        except (OSError, ValueError, RecursionError) as error:  # unreadable, or no JSON of ours
             raise BackendFailed(f"cannot read the settings in '{self._path}': {error}") from error
         self._values = values if isinstance(values, dict) else {}
         self._seen = seen

@@ -4,12 +4,14 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 from libmh.call import Bound, Caller, Request
-from libmh.context import Context
+from libmh.context import Context, Root
 from libmh.dispatch import Authority, Dispatcher
 from libmh.errors import Problem
 from libmh.events import Event
+from libmh.providers import load
 from libmh.remote import BlockingConnection
 from libmh.spec import Kind, Plain, interface_of
 from libmh.wire import dump
@@ -62,6 +64,14 @@ def loopback(
         return Loopback(Dispatcher(bound, context or Context(), authority), caller)
 
     return BlockingConnection(opening)
+
+
+def captured(base: Path) -> BlockingConnection:
+    """A blocking connection to a captured machine: what this host's providers make of the files below
+    `base`, laid out as below `/`. Nothing outside of `base` is asked but what the kernel alone can tell."""
+    context = Context(root=Root(base))
+    found = load(context)
+    return loopback(*(bound.provider for bound in found.bound.values()), context=context)
 
 
 def unanswered(provider: type) -> list[str]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from libmh import traits
 from libmh.api.aggregates import CapabilityReport
 from libmh.api.host import Fact, FactStatus, Host
-from libmh.capability import FACTS, Facts, Reporter, build, survey
+from libmh.capability import FACTS, Facts, Reporter, build, seconds_since_boot, survey
 from libmh.context import Context, Settings
 from libmh.declaration import type_of
 from libmh.errors import Unavailable
@@ -129,27 +129,31 @@ def test_a_host_without_identity_is_not_reported(name: str) -> None:
         survey(ToldHost(**{name: "not-available"}))
 
 
+def at_boot() -> float:
+    return 0.0
+
+
 def numbers(report: CapabilityReport) -> tuple[int, int]:
     return report.sequence, report.generation
 
 
 def test_numbers_outlive_the_agent_and_start_again_with_a_boot(tmp_path: Path) -> None:
     file = tmp_path / "settings.json"
-    first = Reporter(ToldHost(), Settings(file))
+    first = Reporter(ToldHost(), Settings(file), at_boot)
     assert numbers(first.report()) == (1, 1)
     assert numbers(first.report()) == (2, 1)
     assert not first.changed()
-    assert numbers(build(ToldHost(), Settings(file))) == (3, 1)
-    grown = Reporter(ToldHost(memory=32_600_000), Settings(file))
+    assert numbers(build(ToldHost(), Settings(file), at_boot)) == (3, 1)
+    grown = Reporter(ToldHost(memory=32_600_000), Settings(file), at_boot)
     assert grown.changed()
     assert numbers(grown.report()) == (4, 2)
     assert not grown.changed()
-    assert numbers(build(ToldHost(boot_id="b2"), Settings(file))) == (1, 1)
+    assert numbers(build(ToldHost(boot_id="b2"), Settings(file), at_boot)) == (1, 1)
 
 
 def test_the_time_of_observation_is_no_change() -> None:
     host = ToldHost()
-    reporter = Reporter(host, Settings())
+    reporter = Reporter(host, Settings(), at_boot)
     reporter.report()
     host.told = {name: replace(fact, observed=99) for name, fact in host.told.items()}
     assert not reporter.changed()
@@ -160,21 +164,35 @@ def test_the_time_of_observation_is_no_change() -> None:
 def test_settings_that_are_damaged_cost_the_count_and_no_report(tmp_path: Path) -> None:
     damaged = tmp_path / "settings.json"
     damaged.write_text("{broken")
-    reporter = Reporter(ToldHost(), Settings(damaged))
+    reporter = Reporter(ToldHost(), Settings(damaged), at_boot)
     assert reporter.changed()
     assert [reporter.report().sequence, reporter.report().sequence] == [1, 2]
-    assert damaged.read_text() == "{broken"
+    assert (tmp_path / "settings.json.damaged").read_text() == "{broken"
+    assert build(ToldHost(), Settings(damaged), at_boot).sequence == 3
+
+
+def test_numbers_grow_even_when_what_persisted_is_lost(tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    before = [Reporter(ToldHost(), Settings(file), lambda: 1000.5).report().sequence for _ in range(3)]
+    assert before == [1000, 1001, 1002]
+    file.unlink()
+    assert Reporter(ToldHost(), Settings(file), lambda: 1060.0).report().sequence == 1060
+
+
+def test_the_clock_of_the_numbers_runs_since_boot() -> None:
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    assert 0 <= seconds_since_boot() - uptime < 5
 
 
 def test_reporting_goes_on_when_nothing_can_be_written() -> None:
-    reporter = Reporter(ToldHost(), Settings(Path("/proc/nowhere/settings.json")))
+    reporter = Reporter(ToldHost(), Settings(Path("/proc/nowhere/settings.json")), at_boot)
     assert [numbers(reporter.report()) for _ in range(3)] == [(1, 1), (2, 1), (3, 1)]
 
 
 def test_spoilt_numbers_count_as_none() -> None:
     settings = Settings()
     settings.set("report", {"boot_id": "b1", "sequence": "many", "generation": -3})
-    assert numbers(build(ToldHost(), settings)) == (1, 1)
+    assert numbers(build(ToldHost(), settings, at_boot)) == (1, 1)
 
 
 def test_this_machine_can_be_reported() -> None:

@@ -95,7 +95,7 @@ def test_whoever_reads_while_others_write_sees_old_or_new(tmp_path: Path) -> Non
     assert writer.wait(20) == 0
 
 
-@pytest.mark.parametrize("text", ["{", "[1", "\udcff", '{"a": '])
+@pytest.mark.parametrize("text", ["{", "[1", "\udcff", '{"a": ', "[" * 100_000], ids=range(5))
 def test_a_broken_file_says_so(tmp_path: Path, text: str) -> None:
     file = tmp_path / "settings.json"
     file.write_text(text, errors="surrogateescape")
@@ -207,3 +207,13 @@ def test_what_the_kernel_says_becomes_a_problem(number: int, problem: type[Probl
     assert type(met) is problem
     assert "'/a'" in met.message
     assert met.details == {"source": "/a"}
+
+
+def test_a_damaged_file_makes_room_for_the_next_setting(tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text("{broken")
+    with pytest.raises(BackendFailed, match="cannot read the settings"):
+        Settings(file).get("a", 1)
+    Settings(file).set("a", 2)
+    assert Settings(file).get("a", 1) == 2
+    assert (tmp_path / "settings.json.damaged").read_text() == "{broken"

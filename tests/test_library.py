@@ -34,3 +34,14 @@ def test_importing_libmh_imports_nothing_else() -> None:
     snippet = "import sys, libmh; print([name for name in sys.modules if name.startswith('libmh.')])"
     done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, timeout=30)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_captured_machine_is_reached_like_any_other() -> None:
+    from captured import ROOTS
+    from libmh.testing import captured
+
+    with captured(ROOTS / "s390x-zvm") as machine:
+        host = machine.proxy(DeclaredHost)
+        assert isinstance(host, DeclaredHost)
+        assert host.uuid() == (ROOTS / "s390x-zvm/etc/machine-id").read_text().strip()
+        assert "vx" in host.cpu_flags().split()

@@ -15,7 +15,7 @@ class CapabilityReport:
     uuid: Annotated[str, "the host's UUID of lifetime Filesystem"]
     hostname: Annotated[str, "the host's name"]
     boot_id: Annotated[str, "new at every boot"]
-    sequence: Annotated[U64, "counts the reports of one boot from 1, restarts of the agent included"]
+    sequence: Annotated[U64, "grows with every report of one boot, restarts of the agent included"]
     generation: Annotated[U64, "grows when facts or traits differ from the previous report of this boot"]
     created: Annotated[Time, "when it was made, by the host's clock"]
     agent_version: Annotated[str, "of the agent's software"]
