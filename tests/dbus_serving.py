@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from libmh.api.agent import ConnectionState
-from libmh.bus import SystemBus
 from libmh.connections import Connections
 from libmh.context import Context
 from libmh.dispatch import Dispatcher
 from libmh.providers import Providers
 from libmh.serve import Process
+from libmh.systembus import SystemBus
 from mh_dbus.polkit import Polkit
 from mh_dbus.server import Server
 from waiting import eventually

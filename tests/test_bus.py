@@ -19,7 +19,6 @@ from libmh.bus import (
     Bus,
     BusCall,
     Message,
-    SystemBus,
     connect,
     problem_of,
     unwrap,
@@ -38,6 +37,7 @@ from libmh.errors import (
     Unavailable,
     dbus_name,
 )
+from libmh.systembus import SystemBus
 from source_tree import ROOT
 from testbed.bus import bus_daemon, private_bus
 from testbed.callers import run_python_as

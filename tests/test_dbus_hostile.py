@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from dbus_golden import interfaces
 from dbus_serving import raw, serving
-from libmh.bus import SystemBus, variant
+from libmh.bus import variant
 from libmh.errors import Internal, InvalidArguments, Problem
 from libmh.spec import Effect, Interface, Kind, Member, interface_of
+from libmh.systembus import SystemBus
 from mh_dbus.signatures import arguments_signature, complete_types, property_type, signature_of
 from probe import Probe, ProbeHost
 from testbed.bus import private_bus

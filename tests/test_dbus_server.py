@@ -18,7 +18,7 @@ import pytest
 
 from dbus_golden import REGENERATE
 from dbus_serving import raw, serving
-from libmh.bus import SystemBus, library, variant
+from libmh.bus import library, variant
 from libmh.errors import (
     PROBLEMS,
     Conflict,
@@ -31,6 +31,7 @@ from libmh.errors import (
     Unavailable,
 )
 from libmh.linux.sysconfig import LinuxSysconfig
+from libmh.systembus import SystemBus
 from probe import ProbeHost
 from source_tree import ROOT
 from testbed import needs

@@ -19,7 +19,11 @@ PERMISSIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("libmh.api", ("libmh.spec", "libmh.api")),
     *((module, CORE) for module in CORE),
     ("libmh.bus", ("libmh.errors", "dbus_next", "dbus_fast")),
-    ("libmh.linux", ("subprocess", *CORE, *GIVEN, "libmh.api", "libmh.bus", "libmh.linux", "psutil")),
+    ("libmh.systembus", ("libmh.errors", "libmh.bus")),
+    (
+        "libmh.linux",
+        ("subprocess", *CORE, *GIVEN, "libmh.api", "libmh.bus", "libmh.systembus", "libmh.linux", "psutil"),
+    ),
     ("libmh.windows", ("subprocess", *CORE, *GIVEN, "libmh.api", "libmh.windows", "psutil")),
     ("libmh.cli", ("libmh", "click", "rich")),
     ("libmh", ("libmh",)),

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from libmh.api.resources import Resources
-from libmh.bus import SystemBus, variant
+from libmh.bus import variant
 from libmh.client import connect
 from libmh.errors import Conflict, NotAuthorized, NotFound
 from libmh.spec import Plain
+from libmh.systembus import SystemBus
 from processes import agent
 from source_tree import ROOT
 from testbed import needs

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from libmh.agent import ThisAgent
-from libmh.bus import SystemBus
 from libmh.call import Request, Verb
 from libmh.client import Connection, connect
 from libmh.connections import Connections
@@ -18,6 +17,7 @@ from libmh.context import Context, Settings
 from libmh.errors import Problem
 from libmh.providers import find_interface, load
 from libmh.spec import Plain
+from libmh.systembus import SystemBus
 from libmh.testing import loopback
 from mh_dbus.signatures import _free
 from processes import Agent, agent

@@ -13,7 +13,7 @@ from libmh.errors import BackendFailed, Problem
 from libmh.linux import sysfs
 
 if TYPE_CHECKING:
-    from libmh.bus import SystemBus
+    from libmh.systembus import SystemBus
 
 T = TypeVar("T")
 SHOWN = 100
@@ -126,7 +126,8 @@ class Daemon:
 
 def daemon(root: Root, place: Place) -> Daemon:
     """A daemon of the machine below a root: its bus is the one whose socket is there."""
-    from libmh.bus import SYSTEM, system_bus
+    from libmh.bus import SYSTEM
+    from libmh.systembus import system_bus
 
     address = SYSTEM if str(root.base) == "/" else f"unix:path={root.path(SOCKET)}"
     return Daemon(system_bus(address), place)
