@@ -275,3 +275,15 @@ def test_a_body_of_too_many_values_is_refused_before_it_is_built(tmp_path: Path)
             assert time.monotonic() - began < 2
 
     with_agent(tmp_path, check)
+
+
+def test_attributes_asked_for_are_counted(tmp_path: Path) -> None:
+    async def check(_agent: Any, console: Asker) -> None:
+        reply = await ask(console, request("READ", body={"attributeNames": ["level"] * 1001}))
+        assert (code(reply), reply.text("statusDescription")) == (
+            400,
+            "attributeNames: expected at most 1000, got 1001",
+        )
+        assert code(await ask(console, request("READ", body={"attributeNames": ["level"] * 1000}))) == 200
+
+    with_agent(tmp_path, check)

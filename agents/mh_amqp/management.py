@@ -27,6 +27,7 @@ from mh_amqp.status import Answer, Form, body_of, form_of, refusal
 READ = "READ"
 UPDATE = "UPDATE"
 MAX_NAME = 256
+MAX_NAMES = 1000
 PLAINLY = frozenset({"operation", "type", "name", "mh:trace"})
 """What a request that memory may answer says; anything else has to be looked at."""
 NO_DATA = (None, b"", b"{}")
@@ -216,6 +217,10 @@ def _attribute_names(body: Any) -> list[str]:
         raise InvalidArguments(f"there is no argument '{extra[:MAX_NAME]}'", argument=extra[:MAX_NAME])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InvalidArguments("attributeNames: expected a list of strings", argument="attributeNames")
+    if len(names) > MAX_NAMES:
+        raise InvalidArguments(
+            f"attributeNames: expected at most {MAX_NAMES}, got {len(names)}", argument="attributeNames"
+        )
     return names
 
 
