@@ -110,8 +110,7 @@ class LinuxHost(Host):
         return topology.read(self._root)
 
     def update_interval(self) -> int:
-        kept = self._context.settings.number(UPDATE_INTERVAL, DEFAULT_INTERVAL)
-        return kept if 0 <= kept <= MAX_U32 else DEFAULT_INTERVAL
+        return self._context.settings.number(UPDATE_INTERVAL, DEFAULT_INTERVAL)
 
     def set_update_interval(self, value: int) -> None:
         self._context.settings.set(UPDATE_INTERVAL, value)

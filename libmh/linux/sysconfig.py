@@ -5,7 +5,6 @@ from libmh.context import Context
 from libmh.linux import identity, keys
 
 POSTBOOT = "is_postboot_configured"
-MAX_U32 = 2**32 - 1
 
 
 class LinuxSysconfig(Sysconfig):
@@ -22,8 +21,7 @@ class LinuxSysconfig(Sysconfig):
         return identity.hostname(self._root)
 
     def is_postboot_configured(self) -> int:
-        kept = self._context.settings.number(POSTBOOT, 0)
-        return kept if 0 <= kept <= MAX_U32 else 0
+        return self._context.settings.number(POSTBOOT, 0)
 
     def set_is_postboot_configured(self, value: int) -> None:
         self._context.settings.set(POSTBOOT, value)
