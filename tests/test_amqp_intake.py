@@ -287,3 +287,12 @@ def test_attributes_asked_for_are_counted(tmp_path: Path) -> None:
         assert code(await ask(console, request("READ", body={"attributeNames": ["level"] * 1000}))) == 200
 
     with_agent(tmp_path, check)
+
+
+def test_a_long_id_is_not_kept_as_long_as_it_is() -> None:
+    def key(last: bytes) -> object:
+        message = request("READ", message_id=codec.string("i" * 100_000) + last, reply_to="r" * 100_000)
+        return key_of(message, "CN=" + "c" * 100_000)
+
+    assert key(b"a") == key(b"a") != key(b"b")
+    assert len(repr(key(b"a"))) < 1000

@@ -6,6 +6,7 @@ ids; others count from 0, and many callers may be `anonymous`, so an id that is 
 only together with the reply address that it came with.
 """
 
+import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -22,6 +23,7 @@ UUID_ID = 0x98
 BINARY_ID = 0xA0
 MIN_BINARY = 16
 MIN_TEXT = 32
+MAX_KEPT = 64
 ASIDE = ("mh:deadline", "mh:trace")
 """Properties that a request may change when it comes again."""
 OVERHEAD = 500
@@ -33,12 +35,18 @@ def key_of(message: Message, identity: str) -> Hashable | None:
     """What makes a request the same as another; None for one without an id, which is always new."""
     if not message.message_id:
         return None
-    where = "" if unique(message.message_id) else message.reply_to
+    identity, number = _short(identity.encode()), _short(message.message_id)
+    where = b"" if unique(message.message_id) else _short((message.reply_to or "").encode())
     try:
         said = frozenset((name, each) for name, each in message.properties.items() if name not in ASIDE)
-        return hash((said, message.value, message.data)), identity, message.message_id, where
+        return hash((said, message.value, message.data)), identity, number, where
     except TypeError:  # a property that is a list or a map: refused later, by name
-        return identity, message.message_id, where
+        return identity, number, where
+
+
+def _short(text: bytes) -> bytes:
+    # a key is kept as long as its answer, and its parts are as long as the peer makes them
+    return text if len(text) <= MAX_KEPT else hashlib.sha256(text).digest()
 
 
 def unique(message_id: bytes) -> bool:
