@@ -35,13 +35,13 @@ def key_of(message: Message, identity: str) -> Hashable | None:
     """What makes a request the same as another; None for one without an id, which is always new."""
     if not message.message_id:
         return None
-    identity, number = _short(identity.encode()), _short(message.message_id)
+    who, number = _short(identity.encode()), _short(message.message_id)
     where = b"" if unique(message.message_id) else _short((message.reply_to or "").encode())
     try:
         said = frozenset((name, each) for name, each in message.properties.items() if name not in ASIDE)
-        return hash((said, message.value, message.data)), identity, number, where
+        return hash((said, message.value, message.data)), who, number, where
     except TypeError:  # a property that is a list or a map: refused later, by name
-        return identity, number, where
+        return who, number, where
 
 
 def _short(text: bytes) -> bytes:
