@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from click.testing import CliRunner, Result
 
-from libmh.api.services import Action, JobResult, LogLine, Outcome, Services, Unit
+from libmh.api.services import Action, JobResult, LogLine, Outcome, Services, Unit, Whom
 from libmh.cli.main import mhctl
 from libmh.cli.services import UnitName, moment_of
 from libmh.cli.session import Session
@@ -53,6 +53,14 @@ class FakeServices(Services):
     def enable(self, name: str) -> int:
         return 0 if name == "mh" else 5
 
+    def mask(self, name: str) -> Outcome:
+        self.asked.append("mask")
+        return FAILED
+
+    def kill(self, name: str, signal: str = "TERM", whom: Whom = Whom.ALL) -> Outcome:
+        self.asked.append((signal, whom))
+        return DONE
+
     def logs(self, name: str, lines: int = 100, since: int = 0) -> list[LogLine]:
         self.asked.append((name, lines, since))
         return list(FAILED.log or ())
@@ -93,6 +101,16 @@ def test_a_failure_is_told_in_full(connection: BlockingConnection) -> None:
     assert head.startswith("mh.service: restart failed in 0.25 s, now failed (failed): could not restart")
     assert "sh[12]: no \\x1b[31mluck" in line
     assert json.loads(run("--json", "services", "restart", "mh", "--yes").stdout)["exit_status"] == 7
+
+
+def test_every_action_that_is_not_done_ends_with_1(
+    connection: BlockingConnection, fake: FakeServices
+) -> None:
+    assert run("services", "mask", "mh").exit_code == 1
+    assert run("services", "kill", "mh", "HUP", "--whom", "main", "--yes").exit_code == 0
+    assert run("services", "act", "mh", "try-restart", "--yes").exit_code == 1
+    assert run("services", "kill", "mh").exit_code != 0
+    assert fake.asked == ["mask", ("HUP", "main"), ("mh", "try-restart", 90_000)]
 
 
 def test_what_disrupts_is_confirmed(connection: BlockingConnection, fake: FakeServices) -> None:

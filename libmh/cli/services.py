@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from libmh.api.services import Services
+from libmh.api.services import Action, Services, Whom
 from libmh.call import Verb
 from libmh.cli.members import confirm, show_properties
 from libmh.cli.progress import shown
@@ -153,6 +153,24 @@ def _print_outcome(session: Session, outcome: Mapping[str, Any]) -> None:
         raise click.exceptions.Exit(1)
 
 
+def outcome_command(name: str, *more: click.Parameter) -> click.Command:
+    """A method that answers an outcome: ends with 1 when it is not done."""
+    member = _member(name)
+
+    @pass_session
+    def callback(session: Session, /, **given: Any) -> None:
+        def work() -> None:
+            if not given.pop("yes", True):
+                confirm(session, member)
+            outcome = session.ask(INTERFACE, name, Verb.CALL, given)
+            _print_outcome(session, outcome if isinstance(outcome, dict) else {})
+
+        reported(session, work)
+
+    parameters = [_unit(), *more, *([_yes()] if member.effect is Effect.DISRUPTS else [])]
+    return click.Command(name, callback=callback, params=parameters, help=member.doc)
+
+
 def file_command(verb: str, says: str) -> click.Command:
     """`enable` and `disable`."""
 
@@ -269,6 +287,20 @@ COMMANDS: tuple[click.Command, ...] = (
         "restart", Effect.DISRUPTS, "Stop a unit and start it again; one that does not run is started."
     ),
     action_command("reload", Effect.CHANGES, "Have a service read its configuration again."),
+    outcome_command("act", click.Argument(["verb"], type=click.Choice([each.value for each in Action]))),
+    outcome_command("mask"),
+    outcome_command("unmask"),
+    outcome_command("reset_failed"),
+    outcome_command(
+        "kill",
+        click.Argument(["signal"], default="TERM"),
+        click.Option(
+            ["--whom"],
+            type=click.Choice([each.value for each in Whom]),
+            default=Whom.ALL.value,
+            help="Of its processes.",
+        ),
+    ),
     file_command("enable", "Have a service started with the machine."),
     file_command("disable", "Have a service no longer started with the machine."),
     logs_command,

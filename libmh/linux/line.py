@@ -58,6 +58,12 @@ class Line:
                 self._bus = await self._open()
             return self._bus
 
+    async def close(self) -> None:
+        """End the connection; a later call makes a new one."""
+        bus, self._bus = self._bus, None
+        if bus is not None:
+            await bus.close()
+
     async def call(
         self, member: str, signature: str = "", *arguments: Any, seconds: float = CALL_SECONDS
     ) -> list[Any]:

@@ -93,6 +93,7 @@ class UnitWatch:
         self.current = False
         if self._task is not None:
             self._task.cancel()
+            self._task = asyncio.ensure_future(self.line.close())
 
     def select(self, pattern: str, state: str) -> list[Unit] | None:
         """Units by name; None while they have to be asked for."""
