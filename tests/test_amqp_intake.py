@@ -27,7 +27,7 @@ from libmh.call import Caller
 from libmh.context import Context
 from libmh.dispatch import Dispatcher
 from libmh.errors import Problem
-from mh_amqp import codec, messages, status, types
+from mh_amqp import codec, direct, messages, status, types
 from mh_amqp.asking import Asker
 from mh_amqp.authority import Roles
 from mh_amqp.management import Management
@@ -296,3 +296,23 @@ def test_a_long_id_is_not_kept_as_long_as_it_is() -> None:
 
     assert key(b"a") == key(b"a") != key(b"b")
     assert len(repr(key(b"a"))) < 1000
+
+
+def test_consoles_that_take_no_replies_cost_a_bounded_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "MAX_HELD", 10_000)
+
+    async def check(agent: Any, console: Asker) -> None:
+        links = [
+            await console.connection.receiver(None, lambda _: None, dynamic=True, credit=0) for _ in range(4)
+        ]
+        for number in range(40):
+            message = request("echo", body={"value": "x" * 1000}, reply_to=links[number % 4].address)
+            console.sender.send(messages.encode(message))
+        counters = agent.served.intake.counters
+        await eventually(lambda: counters.unsent > 30)
+        await eventually(lambda: agent.toy.calls["echo"] == 40)
+        assert value(await ask(console, request("echo", body={"value": "y"}))) == {"result": "y"}
+
+    with_agent(tmp_path, check)

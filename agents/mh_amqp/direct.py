@@ -28,6 +28,8 @@ from mh_amqp.pump import Closed
 log = logging.getLogger(__name__)
 CREDIT = 100
 """More than at a broker, where what one agent holds back another could not take either."""
+MAX_HELD = 32 << 20
+"""Bytes of replies that wait for credit, of all consoles together."""
 LIMITS = Limits(idle=30.0, connections=200, per_peer=200)
 
 
@@ -83,10 +85,15 @@ class Direct:
             sender = peer.replies.get(to)
             if sender is None:
                 raise Unavailable(f"'{to}' is no reply address of this connection")
+            if not sender.ready() and self._held() + len(raw) > MAX_HELD:
+                raise Unavailable("too much waits for consoles that take no replies")
             sender.send(raw, settled=True)
 
         link.on_delivery = self._intake.deliveries(link, link.address, identity, send)
         connection.admit(link, credit=CREDIT)
+
+    def _held(self) -> int:
+        return sum(link.waiting_bytes for peer in self._peers.values() for link in peer.replies.values())
 
     def _attach_replies(
         self, connection: Connection, peer: Peer, link: Sender, address: str, keep: str | None = None

@@ -117,6 +117,11 @@ class Sender:
         """Messages kept back for want of credit."""
         return len(self._backlog)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How long they are together."""
+        return self._backlog_bytes
+
     def ready(self) -> bool:
         """Whether a message sent now goes out now, rather than being kept."""
         link = self._link
