@@ -12,7 +12,7 @@ UNITS = {
     "runs": "[Unit]\nDescription=Runs\n[Service]\nExecStart=/bin/sleep 1000\n"
     "[Install]\nWantedBy=basic.target\n",
     "fails": "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo no such luck; exit 7'\n",
-    "late": "[Service]\nType=exec\nExecStart=/bin/sh -c 'sleep 0.2; exit 9'\n",
+    "late": "[Service]\nType=exec\nExecStart=/bin/sh -c 'sleep 0.7; exit 9'\n",
     "killed": "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'kill -9 $$$$'\n",
     "slow": "[Service]\nType=oneshot\nExecStart=/bin/sleep 30\n",
     "limited": "[Service]\nType=oneshot\nTimeoutStartSec=300ms\nExecStart=/bin/sleep 30\n",
