@@ -11,6 +11,7 @@ import pytest
 
 from dbus_dialog import dialog, held
 from dbus_serving import Serving, serving
+from libmh.bus import connect
 from libmh.spec import interface_of
 from mh_dbus.files import polkit_policy
 from probe import Probe, ProbeHost
@@ -111,6 +112,45 @@ def test_no_polkit_is_a_refusal(either: str) -> None:
         refused = run(call(address, "guarded", "sss", "u", "k", "v"))
         assert "polkit did not allow 'org.example.Probe.guarded'" in refused
         assert run(call(address, "guarded", "sss", "u", "k", "v", uid=0)) == 's "u k v"'
+
+
+FLOOD = """
+import asyncio, sys
+from libmh.bus import connect
+
+async def main():
+    callers = [await connect(sys.argv[1]) for _ in range(3)]
+    probe = ("org.example.Probe", "/org/example/Probe", "org.example.Probe")
+    waiting = [
+        asyncio.ensure_future(each.call(*probe, "guarded", "sss", ["u", "k", "v"]))
+        for each in callers
+        for _ in range(60)
+    ]
+    await asyncio.sleep(0.5)
+    print("flooded", flush=True)
+    await asyncio.wait(waiting)
+
+asyncio.run(main())
+"""
+
+
+def test_a_polkit_that_hangs_keeps_nobody_from_what_needs_no_leave(either: str) -> None:
+    async def case(address: str) -> None:
+        mute = await connect(address)
+        mute.on_call(lambda _message: None)
+        await mute.own("org.freedesktop.PolicyKit1")
+        flood = as_uid([sys.executable, "-c", FLOOD, address])
+        with child(flood, stdout=subprocess.PIPE) as flooding:
+            assert flooding.stdout is not None
+            assert await asyncio.to_thread(flooding.stdout.readline) == "flooded\n"
+            for caller in (0, NOBODY):
+                async with asyncio.timeout(5):
+                    said = await asyncio.to_thread(run, call(address, "blob", "u", "0", uid=caller))
+                assert said == "as 0"
+        await mute.close()
+
+    with private_bus() as address, serving(address, ProbeHost):
+        asyncio.run(case(address))
 
 
 def test_an_action_that_polkit_does_not_know_is_a_refusal(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ CANCEL_SECONDS = 5.0
 MAX_DETAIL = 1024
 MAX_DIALOGS = 32  # each is an unanswered call of the one connection, which may have 64
 MAX_DIALOGS_PER_USER = 8
+MAX_CHECKS = 24  # without a dialog; what is left of the 64 is for asking the bus who calls
 
 
 class Polkit:
@@ -40,6 +41,7 @@ class Polkit:
         self._bus: Bus | None = None
         self._interactive: set[str] = set()
         self._dialogs: Counter[int] = Counter()
+        self._checks = asyncio.Semaphore(MAX_CHECKS)
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
 
     def attach(self, bus: Bus | None) -> None:
@@ -87,7 +89,7 @@ class Polkit:
         self, bus: Bus, request: Request, action: str, details: Mapping[str, str]
     ) -> tuple[bool, bool]:
         if request.id not in self._interactive:
-            return await _check(bus, request, action, details, "")
+            return await self._quick(bus, request, action, details)
         uid = request.caller.uid or 0
         if self._dialogs.total() >= MAX_DIALOGS or self._dialogs[uid] >= MAX_DIALOGS_PER_USER:
             raise NotAuthorized("too many dialogs are open", action=action)
@@ -98,6 +100,15 @@ class Polkit:
             self._dialogs[uid] -= 1
             if not self._dialogs[uid]:
                 del self._dialogs[uid]
+
+    async def _quick(
+        self, bus: Bus, request: Request, action: str, details: Mapping[str, str]
+    ) -> tuple[bool, bool]:
+        try:
+            async with asyncio.timeout(DECISION_SECONDS), self._checks:
+                return await _check(bus, request, action, details, "")
+        except TimeoutError:
+            raise Timeout(f"polkit did not decide within {DECISION_SECONDS:g} s", source=NAME) from None
 
     async def _dialog(
         self, bus: Bus, request: Request, action: str, details: Mapping[str, str]
