@@ -42,6 +42,6 @@ def test_a_captured_machine_is_reached_like_any_other() -> None:
 
     with captured(ROOTS / "s390x-zvm") as machine:
         host = machine.proxy(DeclaredHost)
-        assert isinstance(host, DeclaredHost)
+        assert isinstance(host, DeclaredHost)  # type: ignore[misc]  # @interface makes it so
         assert host.uuid() == (ROOTS / "s390x-zvm/etc/machine-id").read_text().strip()
         assert "vx" in host.cpu_flags().split()
