@@ -30,6 +30,7 @@ MAX_BYTES = 1 << 20
 MAX_ITEMS = 65_536
 MAX_DEPTH = 16
 MAX_PLACE = 200
+NOTHING = (1, 0)
 SHOWN = 60
 
 
@@ -180,16 +181,20 @@ def _word(choices: Any, plain: object, where: str) -> Any:
 
 
 def _record(record: type, fields: tuple[Field, ...], plain: object, where: str) -> Any:
+    if not isinstance(plain, dict) or len(plain) > MAX_ITEMS:
+        plain = _map(plain, where)
     # unknown keys are a newer peer's fields: growth by addition must not break an older reader
-    found = _map(plain, where)
     values = {}
     for field in fields:
-        here = _inside(where, field.name)
-        if field.name in found:
-            values[field.name] = parse(field.type, found[field.name], here)
+        name = field.name
+        if name in plain:
+            held = plain[name]
+            fits = _at_a_glance(field.type, held)
+            values[name] = held if fits else parse(field.type, held, _inside(where, name))
         elif field.required and isinstance(field.type, Anything):
-            values[field.name] = None  # nothing is a value of it, and is carried as an absent key
+            values[name] = None  # nothing is a value of it, and is carried as an absent key
         elif field.required:
+            here = _inside(where, name)
             raise InvalidArguments(f"{here}: is missing", argument=here)
     try:
         return record(**values)
@@ -204,10 +209,27 @@ def _dump_record(record: type, fields: tuple[Field, ...], value: object, where: 
     for field in fields:
         held = getattr(value, field.name)
         if held is not None:
-            plain[field.name] = dump(field.type, held, f"{where}.{field.name}")
+            fits = _at_a_glance(field.type, held)
+            plain[field.name] = held if fits else dump(field.type, held, f"{where}.{field.name}")
         elif not isinstance(field.type, OptionalOf | Anything):
             raise refuse(f"{where}.{field.name}", "a value", held)
     return plain
+
+
+def _at_a_glance(declared: Type, value: object) -> bool:
+    """Whether a scalar fits, without a place to name: in long lists of records that is most of the work.
+    What is not seen here is looked at by `parse` and `dump`."""
+    if isinstance(declared, OptionalOf):
+        declared = declared.item
+    if not isinstance(declared, Scalar):
+        return False
+    if type(value) is str:
+        short = declared.word is Word.STRING and len(value) <= MAX_STRING
+        return short and value.isascii() and "\0" not in value
+    if type(value) is int:
+        low, high = RANGES.get(declared.word, NOTHING)
+        return low <= value <= high
+    return type(value) is bool and declared.word is Word.BOOL
 
 
 def _tree(plain: object, where: str, depth: int) -> Plain:
