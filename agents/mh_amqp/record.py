@@ -35,8 +35,8 @@ def key_of(message: Message, identity: str) -> Hashable | None:
     """What makes a request the same as another; None for one without an id, which is always new."""
     if not message.message_id:
         return None
-    who, number = _short(identity.encode()), _short(message.message_id)
-    where = b"" if unique(message.message_id) else _short((message.reply_to or "").encode())
+    who, number = _short(identity), _short(message.message_id)
+    where = None if unique(message.message_id) else _short(message.reply_to or "")
     try:
         said = frozenset((name, each) for name, each in message.properties.items() if name not in ASIDE)
         return hash((said, message.value, message.data)), who, number, where
@@ -44,9 +44,11 @@ def key_of(message: Message, identity: str) -> Hashable | None:
         return who, number, where
 
 
-def _short(text: bytes) -> bytes:
+def _short(text: str | bytes) -> str | bytes:
     # a key is kept as long as its answer, and its parts are as long as the peer makes them
-    return text if len(text) <= MAX_KEPT else hashlib.sha256(text).digest()
+    if len(text) <= MAX_KEPT:
+        return text
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).digest()
 
 
 def unique(message_id: bytes) -> bool:
