@@ -64,8 +64,13 @@ class Conductor(Reports):
         return Accepted(generation=report.generation, changed=self.seen[key] == 1, aggregates=[])
 
 
+def at_boot() -> float:
+    """No time has passed since boot: the numbers of reports count from 1."""
+    return 0.0
+
+
 def sending(state: Path, machine: Machine | None = None, pace: Pace = FAST) -> Sending:
-    return Sending(Reporter(machine or Machine(), Settings(state / "settings.json")), pace)
+    return Sending(Reporter(machine or Machine(), Settings(state / "settings.json"), at_boot), pace)
 
 
 @asynccontextmanager
@@ -184,7 +189,7 @@ def test_numbers_go_on_after_a_restart_of_the_agent(tmp_path: Path) -> None:
 
 
 def test_every_copy_has_the_same_id_and_lives_as_long_as_the_wait() -> None:
-    report = Reporter(Machine(), Settings()).report()
+    report = Reporter(Machine(), Settings(), at_boot).report()
     message = report_message(report, 30.0)
     assert message == report_message(report, 30.0)
     assert (message.ttl, message.to, message.content_type) == (30_000, REPORT, messages.JSON)
