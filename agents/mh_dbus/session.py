@@ -136,7 +136,7 @@ class Session:
         uid = await self._callers.uid(message.sender)
         request = Request(interface, member, verb, arguments, Caller("dbus", message.sender, uid))
         interactive = bool(message.flags.value & ALLOW_INTERACTIVE_AUTHORIZATION)
-        with self._callers.share(uid), self._polkit.asking(request, interactive=interactive):
+        with self._polkit.asking(request, interactive=interactive):
             return await self._dispatcher.call(request)
 
     # org.freedesktop.DBus.Properties
@@ -266,13 +266,20 @@ class Session:
     async def _finish(self, message: Message, work: Coroutine[Any, Any, Reply]) -> None:
         try:
             try:
-                signature, body = await work
+                signature, body = await self._in_its_share(message, work)
             finally:
                 # before the answer is out: whoever waits for it may call again at once
                 self._callers.end(message.sender)
             self._bus.reply(message, signature, body)
         except (Problem, Refused) as error:
             self._refuse(message, error)
+
+    async def _in_its_share(self, message: Message, work: Coroutine[Any, Any, Reply]) -> Reply:
+        try:
+            with self._callers.share(await self._callers.uid(message.sender)):
+                return await work
+        finally:
+            work.close()  # which never began, when the share was used up
 
     def _done(self, message: Message, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
