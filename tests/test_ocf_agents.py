@@ -133,7 +133,15 @@ def test_the_environment_is_that_of_the_api_and_nothing_else(
 @pytest.mark.parametrize(
     "refused",
     [
-        *({"a": [1]}, {"a": {"b": 1}}, {"a": b"x"}, {"a": None}, {"a": "nul\0"}, {"a": float("nan")}),
+        *(
+            {"a": [1]},
+            {"a": {"b": 1}},
+            {"a": b"x"},
+            {"a": None},
+            {"a": "nul\0"},
+            {"a": "\ud800"},
+            {"a": float("nan")},
+        ),
         *({"": "x"}, {"a=b": "x"}, {"-a": "x"}, {"a b": "x"}, {f"p{n}": "x" for n in range(300)}),
     ],
 )

@@ -14,7 +14,9 @@ import pytest
 
 from agents import Machine, counted, machine, put
 from libmh.errors import BackendFailed, Conflict, NotFound
+from libmh.linux.operations import Action, Operations
 from libmh.linux.opstore import Memo, Store, kept
+from libmh.linux.runner import Calling, Runner
 from waiting import wait_for
 
 FROM_FILE = 'echo run >>"${0%/*}/../../../../../runs"; exit "$(cat "${0%/*}/../../../../../code")"'
@@ -234,7 +236,7 @@ def test_what_the_dead_left_running_does_not_run_beside_its_successor(tmp_path: 
     assert store.own()
     store.running(0)
     store.release()
-    mark = {"MATAHARI_RUN": f"{state}:r_monitor_3600000"}
+    mark = {"MATAHARI_RUN": f"{state}:3600000:monitor:r"}
     with subprocess.Popen(["sleep", "60"], env=mark) as left, machine(tmp_path, state) as here:
         here.resources.watch()
         assert left.wait(5) == -signal.SIGKILL
@@ -250,7 +252,20 @@ def test_an_agent_that_is_gone_is_not_installed(tmp_path: Path, code: Path) -> N
         wait_for(lambda: here.heard.codes()[:1] == [5])
 
 
-@pytest.mark.parametrize("text", ["no json", "[1]", '[{"slot": 0, "operation": {"new": 1}}]', "{}"])
+WRITTEN = {"name": "r", "standard": "ocf", "provider": "test", "agent": "Web", "action": "monitor"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("no json", "[1]", '[{"slot": 0, "operation": {"new": 1}}]', "{}", "[" * 100_000),
+        '[{"slot": 1e999, "operation": {}}]',
+        json.dumps([{"slot": 0, "operation": {**WRITTEN, "interval": "often"}}]),
+        json.dumps([{"slot": 0, "operation": {**WRITTEN, "interval": -1}}]),
+        json.dumps([{"slot": 0, "operation": {**WRITTEN, "parameters": ["a"]}}]),
+        json.dumps([{"slot": 0, "operation": {**WRITTEN, "parameters": {"a": 1}}}]),
+    ],
+)
 def test_a_broken_state_is_told_and_kept(tmp_path: Path, code: Path, text: str) -> None:
     state = tmp_path / "state"
     state.mkdir()
@@ -265,6 +280,50 @@ def test_a_broken_state_is_told_and_kept(tmp_path: Path, code: Path, text: str) 
             here.resources.watch()
         assert here.run("Web") == 0
     assert (state / "operations.json").read_text() == text
+
+
+def test_a_parameter_that_no_environment_carries_ends_nothing(tmp_path: Path, code: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    bad = {**WRITTEN, "interval": 100, "parameters": {"a": "\0"}}
+    (state / "operations.json").write_text(json.dumps([{"slot": 0, "operation": bad}]))
+    with machine(tmp_path, state) as here:
+        here.resources.watch()
+        wait_for(lambda: here.heard.codes()[:1] == [1])
+        assert here.run("Web") == 0
+
+
+def test_resources_with_like_names_do_not_meet(tmp_path: Path, code: Path) -> None:
+    with machine(tmp_path) as here:
+        here.recur("Web", 3_600_000, name="web_x")
+        with pytest.raises(NotFound):
+            here.resources.cancel("web", "x_monitor", 3_600_000, 1000)
+        here.resources.invoke("web", "ocf", "test", "Web", "x_monitor", 3_600_000, {}, 5000)
+        assert [each.name for each in here.resources.operations()] == ["web_x", "web"]
+        here.resources.cancel("web", "x_monitor", 3_600_000, 1000)
+        assert [each.name for each in here.resources.operations()] == ["web_x"]
+
+
+def test_the_end_of_an_agent_is_no_news_of_a_resource(tmp_path: Path, code: Path) -> None:
+    state, ran = tmp_path / "state", tmp_path / "ran"
+    put(tmp_path, "Web", f'echo run >>"{ran}"; [ "$(wc -l <"{ran}")" = 1 ] || exec sleep 60')
+    with machine(tmp_path, state) as here:
+        here.recur("Web", 50)
+        wait_for(lambda: counted(ran)() == 2)
+        here.resources.close()
+        assert here.heard.events == []
+        [operation] = here.resources.operations()
+        assert (operation.last_rc, operation.running, operation.interrupted) == (0, False, None)
+
+
+def test_replacing_again_and_again_leaves_nothing_behind(tmp_path: Path, code: Path) -> None:
+    runner = Runner()
+    operations = Operations(runner, Store(None), lambda _: Calling("k", lambda _: 0, 5.0), lambda *_: None)
+    asked = Action("r", "ocf", "test", "Web", "monitor", 2**31)
+    for _ in range(20):
+        operations.run(asked)
+    assert runner.timers <= 1
+    operations.close()
 
 
 def test_a_memo_is_its_own_inverse(tmp_path: Path) -> None:

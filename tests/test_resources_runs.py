@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agents import Machine, machine, put
-from libmh.errors import Unavailable
+from libmh.errors import Timeout, Unavailable
 from libmh.guard import Guard
 from libmh.linux import operations
 from libmh.linux.runner import Calling, Command, Ending, Runner
@@ -101,6 +101,42 @@ def test_any_bytes_come_as_text(tmp_path: Path) -> None:
     with machine(tmp_path) as here:
         done = here.resources.run("r", "monitor", {}, "Bytes", provider="test")
     assert (done.stdout, done.truncated) == ("a\ufffdb\ufffdü", False)
+
+
+def test_a_reason_with_a_hole_costs_no_time(tmp_path: Path) -> None:
+    put(tmp_path, "Says", "printf 'ocf-exit-reason:a%60000sb \\n' '' >&2; exit 1")
+    with machine(tmp_path) as here:
+        began = time.monotonic()
+        reason = here.resources.run("r", "start", {}, "Says", provider="test").reason
+        assert reason == f"a{' ' * 60_000}b"
+        assert time.monotonic() - began < 2
+
+
+def test_an_environment_of_any_size_hides_nobody(tmp_path: Path) -> None:
+    put(tmp_path, "Hang", HANG)
+    seconds = f"94.{os.getpid()}5"
+    full = {"for": seconds, **{f"a{n}": "x" * 60_000 for n in range(20)}}
+    with machine(tmp_path) as here:
+        done = here.resources.run("r", "start", dict(full), "Hang", provider="test", timeout=400)
+        assert done.rc == 198
+        wait_for(lambda: not sleeping(seconds))
+
+
+def test_what_had_no_turn_in_time_never_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "GRACE", 0.0)
+    ran = tmp_path / "ran"
+    put(tmp_path, "Slow", "sleep 1")
+    put(tmp_path, "Late", f'echo >"{ran}"')
+    runner = Runner(max_running=1)
+    monkeypatch.setattr("libmh.linux.resources.Runner", lambda: runner)
+    with machine(tmp_path) as here, ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(runner.start, Command(("/bin/sleep", "1"), {}, 5.0), lambda _: None)
+        slow.result(5)
+        with pytest.raises(Timeout):
+            here.resources.run("r", "start", {}, "Late", provider="test", timeout=100)
+        wait_for(lambda: not runner._running)
+        assert here.run("Slow") == 0
+        assert not ran.exists()
 
 
 def test_the_reason_is_the_last_that_was_said(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 MARK = "MATAHARI_RUN"
 CGROUPS = Path("/sys/fs/cgroup")
-MAX_ENVIRONMENT = 1 << 18
+MAX_ENVIRONMENT = 6 << 20  # the most that execve(2) takes
 PASSES = 4  # what starts others while it is looked for is found by the next pass
 
 

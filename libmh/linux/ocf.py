@@ -107,11 +107,19 @@ def _text(key: str, value: Plain) -> str:
         return "true" if value else "false"
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return str(value)
-    if isinstance(value, str) and "\0" not in value and len(value) <= MAX_VALUE:
+    if isinstance(value, str) and len(value) <= MAX_VALUE and _fits(value):
         return value
     raise InvalidArguments(
         f"{where}: expected text, a number or a truth value, got {type(value).__name__}", argument=where
     )
+
+
+def _fits(value: str) -> bool:
+    """Whether an environment can carry it: no NUL, and no half of a surrogate pair."""
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def check(what: str, value: str, allowed: "re.Pattern[str]") -> str:

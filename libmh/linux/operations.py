@@ -20,7 +20,7 @@ from libmh.errors import BackendFailed, Conflict, NotFound, Problem, Timeout, Un
 from libmh.guard import SHARED
 from libmh.linux.descendants import kill_marked
 from libmh.linux.opstore import MAX_OPERATIONS, Memo, Store, kept
-from libmh.linux.runner import CANCELLED, MISSING, Calling, Command, Ending, Run, Runner, Work
+from libmh.linux.runner import CANCELLED, MISSING, Calling, Command, Ending, Run, Runner, Timer, Work
 
 log = logging.getLogger("libmh.linux.operations")
 T = TypeVar("T")
@@ -51,12 +51,17 @@ class Action:
 
     @property
     def id(self) -> str:
-        return operation_id(self.name, self.action, self.interval)
+        """`web_monitor_10000`: the ancestor's. Two may have the same: `a_b` of `c`, `b` of `c_a`."""
+        return f"{self.name}_{self.action}_{self.interval}"
+
+    @property
+    def key(self) -> "Key":
+        return self.name, self.action, self.interval
 
 
-def operation_id(name: str, action: str, interval: int) -> str:
-    """`web_monitor_10000`: the ancestor's."""
-    return f"{name}_{action}_{interval}"
+SHAPE = asdict(Action("", "", "", "", ""))
+Key = tuple[str, str, int]
+"""Name, action, interval: which operation it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,7 @@ class Recurring:
     slot: int
     first: "Future[Result] | None" = None
     run: Run | None = None
+    next: Timer | None = None
     waits: bool = False  # for the end of what it replaces
     cancelled: bool = False
     gone: "list[Callable[[], None]]" = field(default_factory=list)
@@ -99,17 +105,19 @@ class Operations:
 
     def __init__(self, runner: Runner, store: Store, plan: Planner, tell: Teller) -> None:
         self._runner, self._store, self._plan, self._tell = runner, store, plan, tell
-        self._table: dict[str, Recurring] = {}
-        self._once: dict[str, set[Run]] = {}
+        self._table: dict[Key, Recurring] = {}
+        self._once: dict[Key, set[Run]] = {}
         self._sequence = itertools.count(1)
         self._resuming = threading.Lock()
         self._callers = threading.BoundedSemaphore(MAX_CALLERS)
+        self._closing = False
 
     def run(self, action: Action) -> Result:
         """Run an action, and answer how its first run ended. `conflict` when it recurs and the operations
         of this state directory are run by another process, `unavailable` when too many callers wait."""
         work = self._plan(action)
         first: Future[Result] = Future()
+        started: list[Run] = []
         # each caller holds a thread, and others ask this agent for other things
         if not self._callers.acquire(timeout=CALLER_SECONDS):
             raise Unavailable(f"{MAX_CALLERS} callers wait for the end of actions, try again later")
@@ -118,8 +126,12 @@ class Operations:
                 self.resume()
                 self._runner.post(lambda: self._add(action, work, first))
             else:
-                self._runner.post(lambda: self._start_once(action, work, first))
+                self._runner.post(lambda: self._start_once(action, work, first, started))
             return _wait(first, work.seconds + GRACE)
+        except Timeout:  # its turn has not come, and is not to come once the caller was told so
+            for run in started:
+                self._runner.stop(run)
+            raise
         finally:
             self._callers.release()
 
@@ -149,9 +161,8 @@ class Operations:
         none, `timeout` when it does not end."""
         if interval:
             self.watch()
-        wanted = operation_id(name, action, interval)
         done: Future[None] = Future()
-        self._runner.post(lambda: self._cancel(wanted, done))
+        self._runner.post(lambda: self._cancel((name, action, interval), done))
         _wait(done, seconds)
 
     def fail(self, name: str, rc: int) -> None:
@@ -172,6 +183,7 @@ class Operations:
 
     def close(self) -> None:
         """Kill what runs; it counts as not run, not as interrupted."""
+        self._closing = True
         self._runner.close()
         for each in self._table.values():
             self._store.remember(each.slot, replace(self._store.memo(each.slot), running=False))
@@ -180,16 +192,15 @@ class Operations:
     def _number(self) -> int:
         return next(self._sequence) & MAX_U32
 
-    def _start_once(self, action: Action, work: Work, first: "Future[Result]") -> None:
-        runs = self._once.setdefault(action.id, set())
+    def _start_once(self, action: Action, work: Work, first: "Future[Result]", started: list[Run]) -> None:
+        runs = self._once.setdefault(action.key, set())
 
         def done(ending: Ending) -> None:
             runs.difference_update(started)
             if not runs:
-                self._once.pop(action.id, None)
+                self._once.pop(action.key, None)
             first.set_result(Result(action, ending, self._number(), time.time_ns()))
 
-        started: list[Run] = []
         try:
             started.append(self._runner.start(work, done))
         except Problem as problem:
@@ -198,15 +209,15 @@ class Operations:
             runs.update(started)
 
     def _add(self, action: Action, work: Work, first: "Future[Result]") -> None:
-        old = self._table.get(action.id)
+        old = self._table.get(action.key)
         slot = old.slot if old else self._free_slot()
         if slot is None:
             first.set_exception(Unavailable(f"{MAX_OPERATIONS} operations recur already"))
             return
         new = Recurring(action, self._marked(action, work), slot, first)
-        self._table[action.id] = new
+        self._table[action.key] = new
         if not self._defined(first):
-            self._restore(action.id, old)
+            self._restore(action.key, old)
             return
         self._store.remember(slot, Memo())
         if old is None:
@@ -215,11 +226,11 @@ class Operations:
             new.waits = True
             self._end(old, lambda: self._begin(new))
 
-    def _restore(self, id: str, old: Recurring | None) -> None:  # noqa: A002
+    def _restore(self, key: Key, old: Recurring | None) -> None:
         if old is None:
-            del self._table[id]
+            del self._table[key]
         else:
-            self._table[id] = old
+            self._table[key] = old
 
     def _free_slot(self) -> int | None:
         taken = {each.slot for each in self._table.values()}
@@ -244,14 +255,14 @@ class Operations:
             interrupted = now if memo.running else memo.interrupted
             self._store.remember(slot, replace(memo, running=False, interrupted=interrupted))
             each = Recurring(action, self._marked(action, self._planned(action)), slot)
-            self._table[action.id] = each
+            self._table[action.key] = each
             # when the transports have come up, and spread, so that they do not all begin at once
             pause = RESUMED_AFTER + action.interval / 1000 * at / len(found)
-            self._runner.later(pause, partial(self._begin, each))
+            each.next = self._runner.later(pause, partial(self._begin, each))
         done.set_result(None)
 
     def _mark(self, action: Action) -> str:
-        return f"{self._store.place}:{action.id}"
+        return f"{self._store.place}:{action.interval}:{action.action}:{action.name}"
 
     def _marked(self, action: Action, work: Work) -> Work:
         return replace(work, mark=self._mark(action)) if isinstance(work, Command) else work
@@ -277,12 +288,13 @@ class Operations:
             self._store.running(each.slot)
 
     def _again(self, each: Recurring) -> None:
-        self._runner.later(max(each.action.interval / 1000, LEAST_PAUSE), partial(self._begin, each))
+        pause = max(each.action.interval / 1000, LEAST_PAUSE)
+        each.next = self._runner.later(pause, partial(self._begin, each))
 
     def _ended(self, each: Recurring, ending: Ending) -> None:
         each.run = None
         before = self._store.memo(each.slot)
-        if each.cancelled:
+        if each.cancelled or (self._closing and ending.rc == CANCELLED):
             self._over(each, ending)
             return
         memo = replace(
@@ -324,17 +336,18 @@ class Operations:
             each.told_at = time.monotonic()
             self._tell(each.action, self._store.memo(each.slot))
 
-    def _cancel(self, id: str, done: "Future[None]") -> None:  # noqa: A002
-        each = self._table.pop(id, None)
+    def _cancel(self, key: Key, done: "Future[None]") -> None:
+        each = self._table.pop(key, None)
         if each is not None:
             if self._defined(done):
                 self._end(each, lambda: done.set_result(None))
             else:
-                self._table[id] = each
-        elif id in self._once:
-            self._cancel_once(self._once[id], done)
+                self._table[key] = each
+        elif key in self._once:
+            self._cancel_once(self._once[key], done)
         else:
-            done.set_exception(NotFound(f"there is no operation '{id}'", id=id))
+            name, action, interval = key
+            done.set_exception(NotFound(f"there is no operation '{name}_{action}_{interval}'", name=name))
 
     def _cancel_once(self, runs: set[Run], done: "Future[None]") -> None:
         for run in runs:
@@ -354,6 +367,8 @@ class Operations:
         if each.run is not None:
             self._runner.stop(each.run)
         elif not each.waits:
+            if each.next is not None:
+                self._runner.forget(each.next)
             self._over(each, Ending(CANCELLED))
 
     def _fail(self, name: str, rc: int, done: "Future[None]") -> None:
@@ -378,9 +393,22 @@ def _wait(future: "Future[T]", seconds: float) -> T:
 
 def _action(definition: Mapping[str, Any]) -> Action:
     try:
-        return Action(**definition)
+        action = Action(**definition)
     except TypeError as error:  # a newer version wrote it
         raise BackendFailed(f"a recurring operation cannot be read: {error}") from error
+    if not _sound(action):
+        raise BackendFailed(f"the recurring operation '{action.id}' cannot be read: its fields are damaged")
+    return action
+
+
+def _sound(action: Action) -> bool:
+    """Whether it is what this program can have written."""
+    numbers = (action.interval, action.timeout, action.expected)
+    return (
+        all(type(getattr(action, name)) is type(value) for name, value in SHAPE.items())
+        and all(isinstance(value, str) for value in action.parameters.values())
+        and all(0 <= number <= MAX_U32 for number in numbers)
+    )
 
 
 def _described(action: Action, memo: Memo) -> Operation:

@@ -123,7 +123,7 @@ class Store:
         memos = self._read("operations.state") or b""
         try:
             found = [(int(each["slot"]), dict(each["operation"])) for each in json.loads(kept)]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise BackendFailed(
                 f"'operations.json' in '{self._directory}' cannot be read: {error}"
             ) from error

@@ -17,7 +17,7 @@ from libmh.linux.services import LinuxServices
 from libmh.spec import Plain
 
 log = logging.getLogger("libmh.linux.resources")
-REASON = re.compile(r"^ocf-exit-reason:[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
+REASON = re.compile(r"^ocf-exit-reason:[ \t]*(\S.*)$", re.MULTILINE)
 MAX_TEXT = 65_535  # what a transport carries
 METADATA_MILLISECONDS = 30_000
 CANCEL_SECONDS = 30.0
@@ -142,7 +142,7 @@ class LinuxResources(Resources):
             stderr=text(ending.stderr),
             truncated=ending.cut,
             userdata=userdata,
-            reason=said[-1] if said else None,
+            reason=said[-1].rstrip() if said else None,
         )
 
     def cancel(self, name: str, action: str, interval: int, timeout: int) -> None:

@@ -46,6 +46,7 @@ LAST_READS = 16
 UNWATCHED = 0.1  # a pipe holds 64 KiB: most scripts have ended before anybody need read
 REAPED_WITHIN = 5.0
 CLOSED_WITHIN = 3.0
+LONGEST_POLL = 3600.0  # epoll_wait(2) counts milliseconds in an int
 LAST_STANDARD = 2
 CLONE_FS = 0x200  # linux/sched.h
 UMASK = 0o022
@@ -75,6 +76,7 @@ class Calling:
 
 
 Work = Command | Calling
+Timer = tuple[float, int, Callable[[], None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class Runner:
         self._poll.register(self._wake, select.EPOLLIN)
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._posted: deque[Callable[[], None]] = deque()
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timers: list[Timer] = []
         self._numbers = itertools.count(1)
         self._waiting: deque[Run] = deque()
         self._running: set[Run] = set()
@@ -177,9 +179,22 @@ class Runner:
             if threading.current_thread() is not self._thread:
                 os.eventfd_write(self._wake, 1)
 
-    def later(self, seconds: float, function: Callable[[], None]) -> None:
+    def later(self, seconds: float, function: Callable[[], None]) -> "Timer":
         """Call a function after some time; from the runner's thread only."""
-        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._numbers), function))
+        timer = (time.monotonic() + seconds, next(self._numbers), function)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def forget(self, timer: "Timer") -> None:
+        """Do not call it: nothing when it was called already; from the runner's thread only."""
+        if timer in self._timers:
+            self._timers.remove(timer)
+            heapq.heapify(self._timers)
+
+    @property
+    def timers(self) -> int:
+        """How many functions wait to be called."""
+        return len(self._timers)
 
     def close(self) -> None:
         """Kill what runs, and end the thread."""
@@ -219,7 +234,7 @@ class Runner:
         soonest = min((run.due for run in self._running), default=inf)
         if self._timers:
             soonest = min(soonest, self._timers[0][0])
-        return -1 if soonest == inf else max(0.0, soonest - time.monotonic())
+        return -1 if soonest == inf else min(max(0.0, soonest - time.monotonic()), LONGEST_POLL)
 
     def _ready(self, fd: int) -> None:
         if fd == self._wake:
@@ -247,20 +262,23 @@ class Runner:
         run.mark = run.work.mark or f"{os.getpid()}-{next(self._numbers)}"
         try:
             self._spawn(run, run.work)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter: what no environment can carry
             if run.pid:  # there is no handle left to follow it by
                 kill_group(run.pid)
                 os.waitpid(run.pid, 0)
             for capture in run.captures:
                 self._drop(capture)
-            code = NOT_STARTED.get(error.errno or 0, UNKNOWN_ERROR)
-            words = f"'{run.work.arguments[0]}' cannot be run: {error.strerror}"
-            self._finish(run, Ending(code, stderr=words.encode()))
+            number = error.errno if isinstance(error, OSError) else None
+            code = NOT_STARTED.get(number or 0, UNKNOWN_ERROR)
+            words = f"'{run.work.arguments[0]}' cannot be run: {os.strerror(number) if number else error}"
+            self._finish(run, Ending(code, stderr=words.encode("utf-8", "replace")))
 
     def _spawn(self, run: Run, command: Command) -> None:
-        ends = [os.pipe(), os.pipe()]
-        run.captures = tuple(Capture(reading, command.limit) for reading, _ in ends)
+        ends: list[tuple[int, int]] = []
         try:
+            for _ in range(2):
+                ends.append(os.pipe())
+                run.captures += (Capture(ends[-1][0], command.limit),)
             actions = [
                 (os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((self._null, *(w for _, w in ends)))
             ]
