@@ -1,6 +1,7 @@
 """Parsers of what the machine says: arbitrary text is a `Problem` or a value that can be carried, never
 anything else."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from libmh.linux import (
     cpuinfo,
     dmi,
     identity,
+    journal,
     kernel,
     keys,
     links,
@@ -205,6 +207,20 @@ def test_keys_that_are_none(key: str) -> None:
 @pytest.mark.parametrize("name", ["../x", "a/b", "a b", "", "x" * 256, "a\0", "a\n"])
 def test_unit_names_that_are_none(name: str) -> None:
     assert unitnames.UNIT_NAME.fullmatch(name) is None
+
+
+def test_the_roots_are_units_and_no_options() -> None:
+    assert [unitnames.is_name(name) for name in ("-.mount", "-.slice", "-.service", "-H")] == [
+        *(True, True, False, False)
+    ]
+
+
+def test_a_line_of_the_journal_with_any_priority_is_told() -> None:
+    entry = {"__REALTIME_TIMESTAMP": "1", "MESSAGE": "m"}
+    lines = [
+        json.dumps({**entry, "PRIORITY": each}) for each in ("3", "x", "", "99", "9" * 5000, ["3", "4"])
+    ]
+    assert [each.priority for each in journal.parse("\n".join(lines))] == [3, None, None, None, None, None]
 
 
 @settings(max_examples=50)

@@ -55,6 +55,11 @@ def test_a_name_that_is_no_script_runs_nothing(name: str) -> None:
     assert scripts().status(name, 1000) == 4
 
 
+def test_a_pattern_longer_than_any_name_is_refused() -> None:
+    with pytest.raises(InvalidArguments, match="pattern"):
+        scripts().units("[" * 100_000)
+
+
 def test_an_empty_name_is_refused() -> None:
     with pytest.raises(InvalidArguments, match="name"):
         scripts().status("", 1000)

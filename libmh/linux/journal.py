@@ -17,6 +17,7 @@ MAX_MESSAGE = 4000
 SECONDS = 10.0
 SYNC_SECONDS = 2.0
 FIELDS = "MESSAGE,PRIORITY,SYSLOG_IDENTIFIER,_COMM,_PID"
+PRIORITIES = tuple("01234567")
 MICROSECOND = 1000  # in nanoseconds
 
 
@@ -68,7 +69,8 @@ def _line(entry: dict[str, Any]) -> LogLine:
     return LogLine(
         time=int(entry["__REALTIME_TIMESTAMP"]) * MICROSECOND,
         message=_text(entry.get("MESSAGE"))[:MAX_MESSAGE],
-        priority=int(priority) & 7 if isinstance(priority, str) else None,
+        # a program may have written anything there
+        priority=int(priority) if isinstance(priority, str) and priority in PRIORITIES else None,
         identifier=name if isinstance(name, str) else None,
         pid=int(pid) & 0xFFFFFFFF if isinstance(pid, str) else None,
     )

@@ -15,6 +15,7 @@ from libmh.linux.undersystemd import UnderSystemd
 from libmh.linux.unitwatch import Change
 
 MAX_SECONDS = 3600.0
+MAX_PATTERN = 512
 
 
 class LinuxServices(Services):
@@ -55,6 +56,10 @@ class LinuxServices(Services):
         return self._for(name).describe(name)
 
     def units(self, pattern: str = "", state: str = "") -> list[Unit]:
+        if len(pattern) > MAX_PATTERN:  # to match it would take long, and no unit's name is that long
+            raise InvalidArguments(
+                f"pattern: expected at most {MAX_PATTERN} characters, got {len(pattern)}", argument="pattern"
+            )
         return self._manager().units(pattern, state)
 
     def unit(self, name: str) -> UnitDetail:

@@ -9,13 +9,14 @@ SUFFIXES = (
     *(".service", ".socket", ".target", ".timer", ".path", ".mount"),
     *(".automount", ".swap", ".slice", ".scope", ".device"),
 )
+ROOTS = ("-.mount", "-.slice")  # of the file tree, and of the control groups
 ESCAPED = re.compile("_([0-9a-f]{2})")
 UNITS = "/org/freedesktop/systemd1/unit"
 
 
 def is_name(name: str) -> bool:
     """Whether systemd.unit(5) allows it, and no program could take it for an option or a path."""
-    return bool(UNIT_NAME.fullmatch(name)) and not name.startswith(("-", "."))
+    return name in ROOTS or (bool(UNIT_NAME.fullmatch(name)) and not name.startswith(("-", ".")))
 
 
 def full(name: str) -> str:
