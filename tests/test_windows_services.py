@@ -105,6 +105,8 @@ def test_services_are_listed() -> None:
     spooler = services.units("Spooler", "running")[0]
     assert (spooler.active_state, spooler.enablement, spooler.main_pid) == ("active", "enabled", 12)
     assert spooler.fragment_path == r"C:\Spooler.exe"
+    with pytest.raises(InvalidArguments, match="pattern"):
+        services.units("[" * 100_000)
     assert unit(FakeService("x", "new_word", "boot", None)).sub_state == "new_word"
 
 

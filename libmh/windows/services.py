@@ -18,6 +18,7 @@ STEP = 0.1
 IDENTITY = r"SOFTWARE\Microsoft\Cryptography"
 NOT_AVAILABLE = "not-available"
 MAX_SERVICES = 10_000
+MAX_PATTERN = 512
 
 # codes of LSB, and the ancestor's where LSB leaves them to applications
 DONE, FAILED, NOT_INSTALLED = 0, 1, 5
@@ -87,6 +88,10 @@ class WindowsServices(Services):
         raise _not_here("meta-data of services", name)
 
     def units(self, pattern: str = "", state: str = "") -> list[Unit]:
+        if len(pattern) > MAX_PATTERN:  # to match it would take long, and no service's name is that long
+            raise InvalidArguments(
+                f"pattern: expected at most {MAX_PATTERN} characters, got {len(pattern)}", argument="pattern"
+            )
         found = (unit(each) for each, _ in zip(self._listed(), range(MAX_SERVICES), strict=False))
         wanted = [
             each
