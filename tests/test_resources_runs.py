@@ -1,6 +1,8 @@
 """One run of an agent: its time, its children, its end by a signal, and what it prints."""
 
 import os
+import signal
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +14,7 @@ from agents import Machine, machine, put
 from libmh.errors import Timeout, Unavailable
 from libmh.guard import Guard
 from libmh.linux import operations
+from libmh.linux.descendants import MARK, kill_marked
 from libmh.linux.runner import Calling, Command, Ending, Runner
 from waiting import wait_for
 
@@ -112,14 +115,11 @@ def test_a_reason_with_a_hole_costs_no_time(tmp_path: Path) -> None:
         assert time.monotonic() - began < 2
 
 
-def test_an_environment_of_any_size_hides_nobody(tmp_path: Path) -> None:
-    put(tmp_path, "Hang", HANG)
-    seconds = f"94.{os.getpid()}5"
-    full = {"for": seconds, **{f"a{n}": "x" * 60_000 for n in range(20)}}
-    with machine(tmp_path) as here:
-        done = here.resources.run("r", "start", dict(full), "Hang", provider="test", timeout=400)
-        assert done.rc == 198
-        wait_for(lambda: not sleeping(seconds))
+def test_an_environment_of_any_size_hides_nobody() -> None:
+    full = {**{f"a{n}": "x" * 60_000 for n in range(20)}, MARK: f"of-{os.getpid()}"}
+    with subprocess.Popen(["/bin/sleep", "10"], env=full) as left:
+        assert kill_marked({full[MARK]}) == 1
+        assert left.wait(5) == -signal.SIGKILL
 
 
 def test_what_had_no_turn_in_time_never_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
