@@ -6,7 +6,9 @@ which the next reports mend.
 """
 
 import logging
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +25,8 @@ BUSY_SECONDS = 10.0
 MAX_CONNECTIONS = 20
 WRITING = "mh_writing"
 MIGRATIONS = Path(__file__).parent / "migrations"
-PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "temp_store=MEMORY")
+PRAGMAS = ("synchronous=NORMAL", "foreign_keys=ON", "temp_store=MEMORY")
+RETRY_SECONDS = 0.02
 
 
 class Store:
@@ -120,8 +123,25 @@ def _engine(url: URL) -> Engine:
 
 def _prepare(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # `_begin` says BEGIN: the driver would say it too late
+    _write_ahead(connection)
     for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _write_ahead(connection: Any) -> None:
+    """Switch to the write-ahead log. While another process does the same to a new file, SQLite refuses at
+    once, whatever its busy time-out."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    pause = threading.Event()
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            pause.wait(RETRY_SECONDS)
+        else:
+            return
 
 
 def _begin(connection: Connection) -> None:
