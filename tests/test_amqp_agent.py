@@ -293,7 +293,7 @@ def test_a_word_that_is_no_role_stops_it(tmp_path: Path, capsys: pytest.CaptureF
     config = tmp_path / "amqp.toml"
     config.write_text('[authority]\n"anonymous" = "root"\n', "utf-8")
     assert main(["--config", str(config), "--listen", f"{HOST}:0", "--state", str(tmp_path)]) == 1
-    assert "expected one of none, read-only, operator" in capsys.readouterr().err
+    assert "expected one of none, guest, read-only, operator" in capsys.readouterr().err
 
 
 def test_it_is_small_when_idle_and_stays_so(tmp_path: Path) -> None:

@@ -33,8 +33,10 @@ from amqp_serving import (
     value,
     with_agent,
 )
-from libmh.errors import PROBLEMS, InvalidArguments, NotFound, Problem
-from libmh.spec import Kind, interface_of
+from libmh.call import Caller, Request, Verb
+from libmh.errors import PROBLEMS, InvalidArguments, NotAuthorized, NotFound, Problem
+from libmh.providers import shipped_interfaces
+from libmh.spec import Access, Interface, Kind, Member, interface_of
 from mh_amqp import codec, messages, server, status, types
 from mh_amqp.asking import Asker
 from mh_amqp.authority import Role, Roles, roles
@@ -230,6 +232,25 @@ def test_roles_decide(tmp_path: Path) -> None:
     with_agent(tmp_path, check, authority=Roles())
 
 
+def test_a_guest_gets_what_no_local_user_is_asked_for() -> None:
+    async def allowed(interface: Interface, member: Member, verb: Verb) -> bool:
+        asked = Request(interface.name, member.name, verb, (), Caller("amqp", "anonymous"))
+        try:
+            await Roles().authorise(asked, interface, member, {})
+        except NotAuthorized:
+            return False
+        return True
+
+    for interface in shipped_interfaces():
+        for member in interface.of(Kind.METHOD):
+            assert asyncio.run(allowed(interface, member, Verb.CALL)) == (member.access is Access.OPEN), (
+                member
+            )
+        for member in interface.of(Kind.PROPERTY):
+            assert asyncio.run(allowed(interface, member, Verb.GET))
+            assert not asyncio.run(allowed(interface, member, Verb.SET))
+
+
 def test_nobody_is_let_in_who_is_not_named(tmp_path: Path) -> None:
     async def check(agent: Any, console: Asker) -> None:
         for message in (request("READ"), request("echo"), request("QUERY", "org.amqp.management")):
@@ -252,7 +273,7 @@ def test_roles_are_patterns_and_the_first_counts() -> None:
 
 
 def test_a_word_that_is_no_role_is_refused() -> None:
-    with pytest.raises(Problem, match="expected one of none, read-only, operator, got 'root'"):
+    with pytest.raises(Problem, match="expected one of none, guest, read-only, operator, got 'root'"):
         roles({"authority": {"*": "root"}})
 
 

@@ -6,9 +6,11 @@
     "CN=console-*" = "operator"
     "anonymous" = "read-only"
 
-The keys are shell patterns over identities, the first that matches counts. `read-only` reads; `operator`
-also changes and disrupts; `none` is refused everything. Without the table, `anonymous` (which exists on
-loopback alone: through a broker elsewhere it is `anonymous@HOST`) is `read-only`. Methods that are
+The keys are shell patterns over identities, the first that matches counts. `guest` may do what any local
+user may without polkit being asked: read properties, and call methods that are open to everybody;
+`read-only` reads whatever there is, logs too; `operator` also changes and disrupts; `none` is refused
+everything. Without the table, `anonymous` (which exists on loopback alone: through a broker elsewhere it is
+`anonymous@HOST`) is `guest`. Methods that are
 declared open to everybody and change only what their interface is for, as sending a report does, need no
 role, but are closed to `none`.
 """
@@ -32,11 +34,12 @@ class Role(StrEnum):
     """What an identity may do."""
 
     NONE = "none"
+    GUEST = "guest"
     READ_ONLY = "read-only"
     OPERATOR = "operator"
 
 
-DEFAULT: Mapping[str, Role] = {ANONYMOUS: Role.READ_ONLY}
+DEFAULT: Mapping[str, Role] = {ANONYMOUS: Role.GUEST}
 
 
 @dataclass(slots=True)
@@ -56,7 +59,7 @@ class Roles:
         return self._known[identity]
 
     def may_read(self, identity: str) -> bool:
-        return self.role(identity) in (Role.READ_ONLY, Role.OPERATOR)
+        return self.role(identity) in (Role.GUEST, Role.READ_ONLY, Role.OPERATOR)
 
     async def authorise(
         self, request: Request, interface: Interface, member: Member | None, objects: Mapping[str, str]
@@ -74,11 +77,12 @@ class Roles:
         if role is Role.OPERATOR:
             return True
         if member is None or request.verb in (Verb.GET, Verb.GET_ALL):
-            return role is Role.READ_ONLY
+            return self.may_read(request.caller.identity)
         if request.verb is Verb.CALL and member.kind is Kind.METHOD:
+            is_open = member.access is Access.OPEN
             if member.effect is Effect.READS:
-                return role is Role.READ_ONLY
-            return member.access is Access.OPEN and role is not Role.NONE
+                return role is Role.READ_ONLY or (is_open and role is Role.GUEST)
+            return is_open and role is not Role.NONE
         return False
 
 
