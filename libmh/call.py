@@ -14,6 +14,7 @@ from libmh.wire import dump, parse
 
 log = logging.getLogger("libmh.call")
 MAX_ID = 256
+SHORTEST = 0.001
 ESCAPES = (StopIteration, StopAsyncIteration, CancelledError)
 """With all that is no `Exception` (SystemExit, asyncio's CancelledError ...) what has a meaning to a loop
 that a provider cannot have meant: it would end the agent, or leave its caller without an answer."""
@@ -77,6 +78,13 @@ class Call:
     def source(self) -> str:
         """What answers: while it is stuck, nothing else is asked of it."""
         return ":".join((self.member.action, *self.objects.values()))
+
+    @property
+    def deadline(self) -> float:
+        """Seconds that it may take: what the caller asked for, at most what its member declares."""
+        asked = self.request.deadline
+        declared = self.member.deadline
+        return declared if asked is None else max(SHORTEST, min(asked, declared))
 
 
 def look_up(interfaces: Mapping[str, Bound], request: Request) -> Bound:

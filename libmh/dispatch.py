@@ -200,14 +200,12 @@ class Dispatcher:
         member = call.member
         if member.inline:
             return run(call)
-        asked = call.request.deadline
-        deadline = member.deadline if asked is None else max(0.001, min(asked, member.deadline))
         guard = self._guard if member.deadline <= DEFAULT_DEADLINE else self._patient
         # what reads takes turns, so that a source that hangs costs one thread; what changes something has an
         # order of its own, which its provider knows
         key = call.source if member.effect is Effect.READS else f"{call.source} {call.request.id}"
-        future = guard.submit(key, lambda: run(call), deadline)
-        return await _waited(guard, key, call.source, future, deadline)
+        future = guard.submit(key, lambda: run(call), call.deadline)
+        return await _waited(guard, key, call.source, future, call.deadline)
 
     def _count(self, problem: Problem) -> None:
         if isinstance(problem, NotAuthorized):

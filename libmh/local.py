@@ -69,14 +69,12 @@ class LocalConnection:
     def _finish(call: Call, guard: Guard, reading: "Future[Plain] | Problem") -> Plain:
         if isinstance(reading, Problem):
             raise reading
-        asked = call.member.deadline if call.request.deadline is None else max(0.001, call.request.deadline)
-        deadline = min(asked, call.member.deadline)
         try:
-            error = reading.exception(deadline)
+            error = reading.exception(call.deadline)
         except TimeoutError:
             guard.abandon(call.source, reading)
             raise Timeout(
-                f"'{call.source}' did not answer within {deadline:g} s", source=call.source
+                f"'{call.source}' did not answer within {call.deadline:g} s", source=call.source
             ) from None
         if error is None:
             return reading.result()

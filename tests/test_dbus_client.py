@@ -19,7 +19,7 @@ from libmh.errors import PROBLEMS, Internal, InvalidArguments, NotFound, Timeout
 from libmh.events import Event
 from libmh.remote import connect_async
 from libmh.spec import interface_of
-from mh_dbus import client, listener
+from mh_dbus import client, files
 from probe import OUTER, Colour, Inner, Outer, Probe, ProbeHost
 from testbed.bus import bus_daemon, private_bus
 from testbed.child import child
@@ -31,7 +31,7 @@ def served(either: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, 
     """The probe on a bus, and known to the client as a plug-in's interface would be."""
     declared = interface_of(Probe)
     monkeypatch.setattr(client, "find_interface", lambda name: declared if name == declared.name else None)
-    monkeypatch.setattr(listener, "host_interfaces", lambda: (declared,))
+    monkeypatch.setattr(files, "host_interfaces", lambda: (declared,))
     with private_bus() as address, serving(address, ProbeHost) as serving_:
         yield address, serving_
 

@@ -120,7 +120,8 @@ class DBusTransport:
     async def events(self, interface: str = "", member: str = "") -> AsyncIterator[Event]:
         """Events of the agents that are there now, of one interface or member when named. It ends with
         `unavailable` when one of them goes away."""
-        from mh_dbus.listener import Listener, host_interfaces
+        from mh_dbus.files import host_interfaces
+        from mh_dbus.listener import Listener
 
         wanted = [_declared(interface)] if interface else list(host_interfaces())
         listener = Listener(self._bus, wanted)

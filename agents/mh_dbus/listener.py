@@ -11,11 +11,9 @@ from libmh.bus import Bus, Message
 from libmh.errors import Problem, Unavailable
 from libmh.events import Event
 from libmh.spec import Interface, Plain
-from mh_dbus.files import by_bus, host_interfaces
+from mh_dbus.files import by_bus
 from mh_dbus.names import PROPERTIES
 from mh_dbus.signatures import arguments_signature, decode, decode_properties
-
-__all__ = ["Listener", "host_interfaces"]
 
 log = logging.getLogger("mh_dbus.listener")
 MAX_EVENTS = 1000
