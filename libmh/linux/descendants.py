@@ -25,13 +25,15 @@ def kill_group(leader: int) -> None:
 def kill_marked(marks: Collection[str]) -> int:
     """SIGKILL to each process whose environment has one of these marks, and how many there were."""
     wanted = [f"{MARK}={mark}".encode() for mark in marks]
-    killed = 0
+    killed: set[int] = set()
     for _ in range(PASSES):
-        found = sum(_kill_if_marked(int(name), wanted) for name in os.listdir("/proc") if name.isdecimal())  # noqa: PTH208 - names alone
+        pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())  # noqa: PTH208 - names alone
+        # one that takes its time to die, with much memory to give back, is met again
+        found = {pid for pid in pids if _kill_if_marked(pid, wanted)} - killed
         if not found:
             break
-        killed += found
-    return killed
+        killed |= found
+    return len(killed)
 
 
 def _kill_if_marked(pid: int, wanted: Collection[bytes]) -> bool:
