@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -37,8 +38,19 @@ class Caller:
     identity: str
     uid: int | None = None
 
+    @property
+    def described(self) -> str:
+        """For a record: `dbus uid 1000`, `amqp anonymous`. A name on a bus says nothing once it has gone."""
+        return f"{self.transport} {self.identity if self.uid is None else f'uid {self.uid}'}"
+
 
 LOCAL = Caller("local", "local")
+_asking: ContextVar[Caller] = ContextVar("asking", default=LOCAL)
+
+
+def asking() -> Caller:
+    """Who asked for what a provider answers in this thread right now; `LOCAL` outside of a call."""
+    return _asking.get()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +186,7 @@ def run(call: Call) -> Plain:
     implementation = getattr(call.bound.provider, name)
     if getattr(type(call.bound.provider), name, None) is getattr(call.bound.interface.protocol, name):
         raise NotImplementedHere(f"'{member.action}' is not implemented on this host")
+    before = _asking.set(call.request.caller)
     try:
         answered = implementation(*call.values)
         return None if call.request.verb is Verb.SET else convert(member, answered)
@@ -181,6 +194,8 @@ def run(call: Call) -> Plain:
         if isinstance(error, Exception) and not isinstance(error, ESCAPES):
             raise
         raise BrokenProvider(f"{member.action} raised {type(error).__name__}: {error}") from error
+    finally:
+        _asking.reset(before)
 
 
 def convert(member: Member, answered: Any) -> Plain:

@@ -9,8 +9,10 @@ from libmh.call import (
     Bound,
     BrokenProvider,
     Call,
+    Caller,
     Request,
     Verb,
+    asking,
     compatible,
     convert,
     look_up,
@@ -211,3 +213,18 @@ def test_requests_are_told_apart() -> None:
 def test_an_absent_object_is_not_acted_on() -> None:
     call = Call(Request(NAME), BOUND, PROBE.members["wait"], (), {})
     assert call.source == f"{NAME}.wait"
+
+
+def test_a_provider_can_ask_who_calls() -> None:
+    class Curious(ProbeHost):
+        def gauge(self) -> int:
+            seen.append(asking())
+            return 1
+
+    seen: list[Caller] = []
+    caller = Caller("dbus", ":1.7", 1000)
+    run(prepare(Bound(PROBE, Curious()), Request(NAME, "gauge", Verb.GET, caller=caller)))
+    assert seen == [caller]
+    assert asking() is LOCAL
+    assert caller.described == "dbus uid 1000"
+    assert Caller("amqp", "CN=console").described == "amqp CN=console"
