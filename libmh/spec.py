@@ -137,6 +137,10 @@ class RecordOf:
     record: type
     fields: tuple[Field, ...]
 
+    def __hash__(self) -> int:
+        # types are looked up by at every call, and the hash of all fields costs more than most calls do
+        return hash(self.record)
+
 
 Type: TypeAlias = Scalar | ListOf | MapOf | OptionalOf | Words | Anything | RecordOf
 

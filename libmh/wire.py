@@ -6,8 +6,10 @@ here.
 """
 
 import dataclasses
+import functools
 import math
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 from libmh.errors import InvalidArguments
 from libmh.spec import (
@@ -32,45 +34,87 @@ MAX_DEPTH = 16
 MAX_PLACE = 200
 NOTHING = (1, 0)
 SHOWN = 60
+QUICK: Mapping[Word, type] = {Word.STRING: str, Word.BOOL: bool}
+ABSENT = object()
+
+Converter: TypeAlias = Callable[[Any, str], Any]
+"""A value and its place -> the value on the other side."""
+Row: TypeAlias = tuple[str, Converter, type | None, int, int, Field]
+"""A field of a record: its name; for what does not fit at a glance; what does: the exact type of a scalar,
+with the least and the most of an integer; the field itself. In long lists of records the glance is most of
+the work."""
 
 
 def parse(declared: Type, plain: object, where: str) -> Any:
     """The typed value of a plain tree that came from outside."""
-    match declared:
-        case Scalar(word):
-            return _scalar(word, plain, where)
-        case OptionalOf(item):
-            return None if plain is None else parse(item, plain, where)
-        case ListOf(item):
-            return [parse(item, each, f"{where}[{at}]") for at, each in enumerate(_list(plain, where))]
-        case MapOf(value):
-            found = _map(plain, where)
-            return {key: parse(value, each, _inside(where, key)) for key, each in found.items()}
-        case RecordOf(record, fields):
-            return _record(record, fields, plain, where)
-        case Words(choices):
-            return _word(choices, plain, where)
-        case Anything():
-            return _tree(plain, where, 0)
+    return _parser(declared)(plain, where)
 
 
 def dump(declared: Type, value: Any, where: str) -> Plain:
     """The plain tree of a typed value that goes outside."""
+    plain: Plain = _dumper(declared)(value, where)
+    return plain
+
+
+@functools.cache
+def _parser(declared: Type) -> Converter:
+    # made once for a type: looking at the type again for each value is most of the work in a long list
     match declared:
         case Scalar(word):
-            return _scalar(word, value, where)
+            return functools.partial(_scalar, word)
         case OptionalOf(item):
-            return None if value is None else dump(item, value, where)
+            return _unless_absent(_parser(item))
         case ListOf(item):
-            return [dump(item, each, where) for each in _list(value, where)]
+            return _each(_parser(item))
         case MapOf(item):
-            return {key: dump(item, each, where) for key, each in _map(value, where).items()}
-        case RecordOf(record, fields):
-            return _dump_record(record, fields, value, where)
+            return _each_by_key(_parser(item), _inside)
+        case RecordOf():
+            return _record_parser(declared)
         case Words(choices):
-            return str(_word(choices, value, where))
+            return functools.partial(_word, choices)
         case Anything():
-            return _tree(value, where, 0)
+            return _anything
+
+
+@functools.cache
+def _dumper(declared: Type) -> Converter:
+    match declared:
+        case Scalar(word):
+            return functools.partial(_scalar, word)
+        case OptionalOf(item):
+            return _unless_absent(_dumper(item))
+        case ListOf(item):
+            return _all(_dumper(item))
+        case MapOf(item):
+            return _each_by_key(_dumper(item), lambda where, _key: where)
+        case RecordOf():
+            return _record_dumper(declared)
+        case Words(choices):
+            return lambda value, where: str(_word(choices, value, where))
+        case Anything():
+            return _anything
+
+
+def _unless_absent(one: Converter) -> Converter:
+    return lambda value, where: None if value is None else one(value, where)
+
+
+def _each(one: Converter) -> Converter:
+    return lambda value, where: [one(each, f"{where}[{at}]") for at, each in enumerate(_list(value, where))]
+
+
+def _all(one: Converter) -> Converter:
+    return lambda value, where: [one(each, where) for each in _list(value, where)]
+
+
+def _each_by_key(one: Converter, inside: Callable[[str, str], str]) -> Converter:
+    return lambda value, where: {
+        key: one(each, inside(where, key)) for key, each in _map(value, where).items()
+    }
+
+
+def _anything(value: object, where: str) -> Plain:
+    return _tree(value, where, 0)
 
 
 def refuse(where: str, expected: str, got: object) -> InvalidArguments:
@@ -180,56 +224,79 @@ def _word(choices: Any, plain: object, where: str) -> Any:
         raise refuse(where, "one of " + ", ".join(choices), plain) from None
 
 
-def _record(record: type, fields: tuple[Field, ...], plain: object, where: str) -> Any:
-    if not isinstance(plain, dict) or len(plain) > MAX_ITEMS:
-        plain = _map(plain, where)
-    # unknown keys are a newer peer's fields: growth by addition must not break an older reader
-    values = {}
-    for field in fields:
-        name = field.name
-        if name in plain:
-            held = plain[name]
-            fits = _at_a_glance(field.type, held)
-            values[name] = held if fits else parse(field.type, held, _inside(where, name))
-        elif field.required and isinstance(field.type, Anything):
-            values[name] = None  # nothing is a value of it, and is carried as an absent key
-        elif field.required:
-            here = _inside(where, name)
-            raise InvalidArguments(f"{here}: is missing", argument=here)
-    try:
-        return record(**values)
-    except ValueError as error:  # the record's own check: fields that do not go together
-        raise InvalidArguments(f"{where}: {error}", argument=where) from None
+def _rows(fields: tuple[Field, ...], one: Callable[[Type], Converter]) -> list[Row]:
+    return [_row(field, one(field.type)) for field in fields]
 
 
-def _dump_record(record: type, fields: tuple[Field, ...], value: object, where: str) -> dict[str, Plain]:
-    if type(value) is not record or not dataclasses.is_dataclass(value):
-        raise refuse(where, f"a {record.__name__}", value)
-    plain = {}
-    for field in fields:
-        held = getattr(value, field.name)
-        if held is not None:
-            fits = _at_a_glance(field.type, held)
-            plain[field.name] = held if fits else dump(field.type, held, f"{where}.{field.name}")
-        elif not isinstance(field.type, OptionalOf | Anything):
-            raise refuse(f"{where}.{field.name}", "a value", held)
-    return plain
+def _row(field: Field, one: Converter) -> Row:
+    declared = field.type.item if isinstance(field.type, OptionalOf) else field.type
+    word = declared.word if isinstance(declared, Scalar) else None
+    low, high = RANGES.get(word, NOTHING) if word else NOTHING
+    quick = int if word in RANGES else QUICK.get(word) if word else None
+    return field.name, one, quick, low, high, field
 
 
-def _at_a_glance(declared: Type, value: object) -> bool:
-    """Whether a scalar fits, without a place to name: in long lists of records that is most of the work.
-    What is not seen here is looked at by `parse` and `dump`."""
-    if isinstance(declared, OptionalOf):
-        declared = declared.item
-    if not isinstance(declared, Scalar):
-        return False
-    if type(value) is str:
-        short = declared.word is Word.STRING and len(value) <= MAX_STRING
-        return short and value.isascii() and "\0" not in value
-    if type(value) is int:
-        low, high = RANGES.get(declared.word, NOTHING)
-        return low <= value <= high
-    return type(value) is bool and declared.word is Word.BOOL
+def _record_parser(declared: RecordOf) -> Converter:
+    record, rows = declared.record, _rows(declared.fields, _parser)
+
+    def parse_record(plain: object, where: str) -> Any:
+        if not isinstance(plain, dict) or len(plain) > MAX_ITEMS:
+            plain = _map(plain, where)
+        # unknown keys are a newer peer's fields: growth by addition must not break an older reader
+        values = {}
+        for name, one, quick, low, high, field in rows:
+            held = plain.get(name, ABSENT)
+            kind = type(held)
+            if kind is quick and (
+                low <= held <= high
+                if kind is int
+                else kind is bool or (len(held) <= MAX_STRING and held.isascii() and "\0" not in held)
+            ):
+                values[name] = held
+            elif held is not ABSENT:
+                values[name] = one(held, _inside(where, name))
+            elif field.required:
+                _refuse_missing(field, where)
+                values[name] = None
+        try:
+            return record(**values)
+        except ValueError as error:  # the record's own check: fields that do not go together
+            raise InvalidArguments(f"{where}: {error}", argument=where) from None
+
+    return parse_record
+
+
+def _refuse_missing(field: Field, where: str) -> None:
+    # nothing is a value of Anything, and is carried as an absent key
+    if not isinstance(field.type, Anything):
+        here = _inside(where, field.name)
+        raise InvalidArguments(f"{here}: is missing", argument=here)
+
+
+def _record_dumper(declared: RecordOf) -> Converter:
+    record, rows = declared.record, _rows(declared.fields, _dumper)
+    fits = dataclasses.is_dataclass(record)
+
+    def dump_record(value: object, where: str) -> dict[str, Plain]:
+        if type(value) is not record or not fits:
+            raise refuse(where, f"a {record.__name__}", value)
+        plain = {}
+        for name, one, quick, low, high, field in rows:
+            held = getattr(value, name)
+            kind = type(held)
+            if kind is quick and (
+                low <= held <= high
+                if kind is int
+                else kind is bool or (len(held) <= MAX_STRING and held.isascii() and "\0" not in held)
+            ):
+                plain[name] = held
+            elif held is not None:
+                plain[name] = one(held, f"{where}.{name}")
+            elif not isinstance(field.type, OptionalOf | Anything):
+                raise refuse(f"{where}.{name}", "a value", held)
+        return plain
+
+    return dump_record
 
 
 def _tree(plain: object, where: str, depth: int) -> Plain:
