@@ -12,7 +12,7 @@ from proton import Message
 
 from mh_amqp.connection import Connection, Served
 from mh_amqp.engine import Closed, Delivery, Limits, Link, Listener, Receiver, dial, listen
-from mh_amqp.security import Login
+from mh_amqp.security import Door
 
 HOST = "127.0.0.1"
 SASL_HEADER = b"AMQP\x03\x01\x00\x00"
@@ -167,15 +167,13 @@ class Echo:
         delivery.accept()
 
 
-ANYONE = Login()
+ANYONE = Door()
 LIMITS = Limits()
 
 
 @asynccontextmanager
-async def listening(
-    served: Served, limits: Limits = LIMITS, login: Login = ANYONE
-) -> AsyncIterator[Listener]:
-    listener = await listen(HOST, 0, served, container="here", limits=limits, login=login)
+async def listening(served: Served, limits: Limits = LIMITS, door: Door = ANYONE) -> AsyncIterator[Listener]:
+    listener = await listen(HOST, 0, served, container="here", limits=limits, door=door)
     try:
         yield listener
     finally:

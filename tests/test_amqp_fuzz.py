@@ -28,7 +28,7 @@ from amqp_peers import (
 from mh_amqp.broker import Broker, BrokerLimits
 from mh_amqp.connection import Connection
 from mh_amqp.engine import listen
-from mh_amqp.security import Login
+from mh_amqp.security import Door
 from test_amqp_engine import run
 from test_amqp_hazards import resident, settled_in, still_serves
 
@@ -126,7 +126,7 @@ def streams(seed: int, count: int) -> Iterator[list[bytes]]:
 
 
 async def feed(broker: Broker, pieces: list[bytes]) -> None:
-    connection = Connection("fuzz", broker.limits.peer, Login(), broker, server=True)
+    connection = Connection("fuzz", broker.limits.peer, Door(), broker)
     socket = NoSocket()
     connection.pump.connection_made(socket)
     for piece in pieces:

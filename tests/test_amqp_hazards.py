@@ -6,8 +6,10 @@ Where a defence can be taken away in a test, it is, and the attack then succeeds
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from proton import Transport
 
 from amqp_peers import (
     AMQP_HEADER,
@@ -50,13 +52,16 @@ from amqp_peers import (
 )
 from libmh import errors
 from mh_amqp.broker import Broker, BrokerLimits
-from mh_amqp.engine import Limits, Login, dial
-from mh_amqp.guard import FROM_CLIENT, Refused, SaslGate
+from mh_amqp.engine import Limits, dial
 from mh_amqp.pump import Pump
+from mh_amqp.sasl import FROM_DIALLER, Listening, Refused
+from mh_amqp.security import Door, Offer
+from mh_amqp.users import Users
 from test_amqp_engine import Judge, run
 from waiting import eventually
 
-EXTERNAL = Login(("EXTERNAL",))
+KNOWN = Door(users=Users(Path("/nonexistent")))
+"""Who comes in has to know a password, and nobody does."""
 SHORT = replace(LIMITS, handshake=0.2, closing=0.2)
 BEFORE_SASL = SASL_HEADER + opening() + begin() + attach(0, "$management")
 OFFER = frame(SASL_MECHANISMS, symbol("ANONYMOUS"), kind=1)
@@ -91,7 +96,7 @@ async def settled_in(peer: Hostile, *attaches: bytes) -> None:
 def test_frames_before_authentication_do_not_reach_proton() -> None:
     async def test() -> None:
         echo = Echo()
-        async with listening(echo, SHORT, EXTERNAL) as listener:
+        async with listening(echo, SHORT, KNOWN) as listener:
             async with hostile(listener.port) as peer:
                 await peer.says(BEFORE_SASL)
                 await peer.ends()
@@ -101,25 +106,29 @@ def test_frames_before_authentication_do_not_reach_proton() -> None:
     run(test())
 
 
-@pytest.mark.parametrize("checked", [True, False])
-def test_events_before_authentication_are_not_acted_on(
-    monkeypatch: pytest.MonkeyPatch, *, checked: bool
-) -> None:
-    """With the gate gone proton lets the frames in (CVE-2026-114230); events are checked, too."""
-    monkeypatch.setattr(SaslGate, "take", lambda _, data: (data, b""))
-    if not checked:
-        monkeypatch.setattr(Pump, "_may_act", lambda *_: True)
+def test_proton_alone_lets_frames_in_before_authentication(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the layer in front is for (CVE-2026-114230): with proton's own SASL, links are attached."""
+
+    def proton_alone(self: Listening, data: bytes) -> tuple[bytes, bytes]:
+        self.done = True
+        return b"", data
+
+    monkeypatch.setattr(Listening, "take", proton_alone)
+
+    def with_sasl(self: Pump, *, server: bool) -> Transport:
+        transport = made(self, server=server)
+        transport.sasl().allowed_mechs("EXTERNAL")
+        return transport
+
+    made = Pump._make_transport
+    monkeypatch.setattr(Pump, "_make_transport", with_sasl)
 
     async def test() -> None:
         echo = Echo()
-        async with listening(echo, SHORT, EXTERNAL) as listener, hostile(listener.port) as peer:
+        async with listening(echo, SHORT) as listener, hostile(listener.port) as peer:
             await peer.says(BEFORE_SASL)
-            if checked:
-                await peer.ends()
-                assert not echo.attached
-            else:
-                await eventually(lambda: echo.attached)
-                assert echo.attached[0].address == "$management"
+            await eventually(lambda: echo.attached)
+            assert echo.attached[0].address == "$management"
 
     run(test())
 
@@ -127,7 +136,7 @@ def test_events_before_authentication_are_not_acted_on(
 def test_a_mechanism_that_is_not_listed_is_refused() -> None:
     async def test() -> None:
         echo = Echo()
-        async with listening(echo, SHORT, EXTERNAL) as listener:
+        async with listening(echo, SHORT, KNOWN) as listener:
             async with hostile(listener.port) as peer:
                 await peer.says(hello("ANONYMOUS"), attach(0, "$management"))
                 await peer.ends()
@@ -151,18 +160,18 @@ def test_a_response_that_nobody_asked_for_does_not_crash(stream: bytes) -> None:
     """Cyrus SASL takes a response without an init to a context that is not there."""
 
     async def test() -> None:
-        for login in (Login(), EXTERNAL):
-            async with listening(Echo(), SHORT, login) as listener, hostile(listener.port) as peer:
+        for door in (Door(), KNOWN):
+            async with listening(Echo(), SHORT, door) as listener, hostile(listener.port) as peer:
                 await peer.says(stream)
                 await peer.ends()
 
     run(test())
 
 
-def test_no_sasl_at_all_is_refused() -> None:
+def test_no_sasl_at_all_is_refused_where_one_has_to_say_who_one_is() -> None:
     async def test() -> None:
         echo = Echo()
-        async with listening(echo, SHORT) as listener, hostile(listener.port) as peer:
+        async with listening(echo, SHORT, KNOWN) as listener, hostile(listener.port) as peer:
             await peer.says(AMQP_HEADER, opening(), begin())
             await peer.ends()
             assert not echo.ends
@@ -170,8 +179,19 @@ def test_no_sasl_at_all_is_refused() -> None:
     run(test())
 
 
+def test_no_sasl_at_all_is_anonymous_where_anybody_may_come() -> None:
+    async def test() -> None:
+        echo = Echo()
+        async with listening(echo, SHORT) as listener, hostile(listener.port) as peer:
+            await peer.says(AMQP_HEADER, opening(), begin())
+            await eventually(lambda: echo.peers)
+            assert echo.peers[0].user == "anonymous"
+
+    run(test())
+
+
 @pytest.mark.parametrize("step", [1, 7, 100_000])
-def test_the_gate_lets_decent_peers_in(step: int) -> None:
+def test_decent_peers_come_in(step: int) -> None:
     async def test() -> None:
         echo = Echo()
         async with listening(echo) as listener, hostile(listener.port) as peer:
@@ -188,24 +208,25 @@ def test_the_gate_lets_decent_peers_in(step: int) -> None:
     ("data", "why"),
     [
         (b"HTTP/1.1", "protocol header"),
-        (AMQP_HEADER, "protocol header"),
+        (SASL_HEADER + sasl_init("ANONYMOUS"), "is not offered"),
         (SASL_HEADER + opening(), "frame type 0"),
         (SASL_HEADER + frame(0x44, uint(0), kind=1), "expected sasl-init"),
         (SASL_HEADER + frame(SASL_RESPONSE, binary(b"x"), kind=1), "expected sasl-init"),
-        (SASL_HEADER + sasl_init() + sasl_init(), "expected sasl-response"),
-        (SASL_HEADER + sasl_init("X" * 250, b"y" * 255), f"at most {FROM_CLIENT.largest}"),
+        (SASL_HEADER + sasl_init("EXTERNAL", b"") + SASL_HEADER, "after authentication"),
+        (SASL_HEADER + (FROM_DIALLER + 1).to_bytes(4) + b"\x02\x01\0\0", f"at most {FROM_DIALLER}"),
         (SASL_HEADER + b"\x00\x00\x00\x08\x02\x01\x00\x00", "not of 8"),
         (SASL_HEADER + b"\x00\x00\x00\x10\x01\x01\x00\x00" + bytes(8), "frame type 1"),
     ],
 )
-def test_the_gate_refuses(data: bytes, why: str) -> None:
-    def feed(rest: bytes) -> None:
-        gate = SaslGate(FROM_CLIENT)
-        while rest:
-            _, rest = gate.take(rest)
+def test_what_comes_before_authentication_is_refused(data: bytes, why: str) -> None:
+    def feed(step: int) -> None:
+        listener = Listening(Offer(("EXTERNAL",), external="CN=x"))
+        for start in range(0, len(data), step):
+            listener.take(data[start : start + step])
 
-    with pytest.raises(Refused, match=why):
-        feed(data)
+    for step in (1, len(data)):
+        with pytest.raises(Refused, match=why):
+            feed(step)
 
 
 @pytest.mark.parametrize("stream", [b"", b"AMQP", SASL_HEADER, SASL_HEADER + sasl_init() + AMQP_HEADER])

@@ -22,6 +22,7 @@ from enum import StrEnum
 from typing import Any
 
 from libmh.call import Request, Verb
+from libmh.dispatch import Objects
 from libmh.errors import InvalidArguments, NotAuthorized
 from libmh.spec import Access, Effect, Interface, Kind, Member
 
@@ -62,7 +63,7 @@ class Roles:
         return self.role(identity) in (Role.GUEST, Role.READ_ONLY, Role.OPERATOR)
 
     async def authorise(
-        self, request: Request, interface: Interface, member: Member | None, objects: Mapping[str, str]
+        self, request: Request, interface: Interface, member: Member | None, objects: Objects
     ) -> None:
         """Raise `NotAuthorized`, naming action and identity, unless the role is enough."""
         del objects  # a role is for all objects alike

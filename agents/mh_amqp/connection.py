@@ -13,7 +13,7 @@ from mh_amqp.limits import Limits
 from mh_amqp.links import Asked, Delivery, Link, Receiver, Sender
 from mh_amqp.pn import Handle, lib
 from mh_amqp.pump import Closed, Pump
-from mh_amqp.security import Login
+from mh_amqp.security import Door, Login
 
 RELAY = "ANONYMOUS-RELAY"
 
@@ -36,9 +36,7 @@ class Connection:
     """One AMQP connection. `closed` is done, with the reason, when it has ended; it is never cancelled or
     failed."""
 
-    def __init__(
-        self, container: str, limits: Limits, login: Login, served: Served | None, *, server: bool
-    ) -> None:
+    def __init__(self, container: str, limits: Limits, side: Login | Door, served: Served | None) -> None:
         self.limits = limits
         self.container = container
         self.closed: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
@@ -48,7 +46,7 @@ class Connection:
         self.remote_container = ""
         self.state: object = None
         self._served = served
-        self._server = server
+        self._server = isinstance(side, Door)
         self._links: dict[Handle, Link] = {}
         self._sessions: set[Handle] = set()
         self._alone: set[Handle] = set()
@@ -56,7 +54,7 @@ class Connection:
         self._blocked: set[Sender] = set()
         self._names = itertools.count(1)
         self._shared: Handle = None
-        self.pump = Pump(self._handlers(), limits, login, server=server)
+        self.pump = Pump(self._handlers(), limits, side)
         self.pump.engine.container = container
         self.pump.on_made = self._made
         self.pump.on_lost = self._lost

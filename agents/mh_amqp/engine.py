@@ -15,6 +15,7 @@ import asyncio
 import errno
 import logging
 import socket
+import ssl
 from pathlib import Path
 
 from libmh import errors
@@ -23,19 +24,21 @@ from mh_amqp.limits import Limits
 from mh_amqp.links import Asked, Delivery, Link, Receiver, Sender
 from mh_amqp.outcome import Outcome, Word, problem
 from mh_amqp.pump import Closed, Pump
-from mh_amqp.security import Login, check_listen, check_login, is_unix
+from mh_amqp.security import Door, Login, check_listen, check_login, is_unix
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 DEFAULT_LIMITS = Limits()
 DEFAULT_LOGIN = Login()
+DEFAULT_DOOR = Door()
 
 __all__ = [
     "Asked",
     "Closed",
     "Connection",
     "Delivery",
+    "Door",
     "Limits",
     "Link",
     "Listener",
@@ -68,14 +71,16 @@ async def dial(
     """
     check_login(host, login)
     where = host if is_unix(host) else f"{host}:{port}"
-    connection = Connection(container, limits, login, served, server=False)
+    connection = Connection(container, limits, login, served)
     try:
         async with asyncio.timeout(deadline):
-            await _connect(connection.pump, host, port)
+            await _connect(connection.pump, host, port, login)
             await connection.ready
     except TimeoutError as late:
         connection.abort()
         raise errors.Timeout(f"'{where}' did not answer as an AMQP peer in {deadline} s") from late
+    except ssl.SSLError as error:  # whoever is there is not whom we trust
+        raise errors.NotAuthorized(f"'{where}' could not prove who it is: {error}") from error
     except OSError as error:  # refused, unreachable, no such name
         raise errors.Unavailable(f"cannot connect to '{where}': {error}") from error
     except asyncio.CancelledError:
@@ -89,12 +94,13 @@ async def dial(
     return connection
 
 
-async def _connect(pump: Pump, host: str, port: int) -> None:
+async def _connect(pump: Pump, host: str, port: int, login: Login) -> None:
     loop = asyncio.get_running_loop()
+    secured = None if login.tls is None else login.tls.dialling()
     if is_unix(host):
         await loop.create_unix_connection(lambda: pump, host)
     else:
-        await loop.create_connection(lambda: pump, host, port)
+        await loop.create_connection(lambda: pump, host, port, ssl=secured)
 
 
 async def listen(
@@ -103,13 +109,13 @@ async def listen(
     served: Served,
     *,
     container: str,
-    login: Login = DEFAULT_LOGIN,
+    door: Door = DEFAULT_DOOR,
     limits: Limits = DEFAULT_LIMITS,
 ) -> "Listener":
-    """Accept peers; port 0 picks one. Raises `InvalidArguments` beyond loopback, `Unavailable` when it
-    cannot listen."""
-    check_listen(host)
-    listener = Listener(served, container, login, limits)
+    """Accept peers; port 0 picks one. Raises `InvalidArguments` where strangers could come in,
+    `BackendFailed` when TLS cannot be set up, `Unavailable` when it cannot listen."""
+    check_listen(host, door)
+    listener = Listener(served, container, door, limits)
     loop = asyncio.get_running_loop()
     try:
         if is_unix(host):
@@ -117,7 +123,15 @@ async def listen(
             listener.server = await loop.create_unix_server(listener.accept, host, backlog=BACKLOG)
             listener.path = Path(host)
         else:
-            listener.server = await loop.create_server(listener.accept, host, port, backlog=BACKLOG)
+            secured = None if door.tls is None else door.tls.listening(strict=door.users is None)
+            listener.server = await loop.create_server(
+                listener.accept,
+                host,
+                port,
+                backlog=BACKLOG,
+                ssl=secured,
+                ssl_handshake_timeout=limits.handshake if secured else None,
+            )
     except OSError as error:  # in use, no such address, not permitted
         raise errors.Unavailable(f"cannot listen on '{host}:{port}': {error}") from error
     return listener
@@ -143,7 +157,7 @@ class Listener:
     """The accepted connections, all of them in `connections`; those above the limits are cut off at once,
     and counted."""
 
-    def __init__(self, served: Served, container: str, login: Login, limits: Limits) -> None:
+    def __init__(self, served: Served, container: str, door: Door, limits: Limits) -> None:
         self.server: asyncio.Server | None = None
         self.path: Path | None = None
         self.connections: set[Connection] = set()
@@ -151,7 +165,7 @@ class Listener:
         self.refused = 0
         self._served = served
         self._container = container
-        self._login = login
+        self._door = door
         self._limits = limits
         self._per_host: dict[str, int] = {}
 
@@ -164,7 +178,7 @@ class Listener:
 
     def accept(self) -> Pump:
         """A protocol for the next peer, for asyncio alone."""
-        connection = Connection(self._container, self._limits, self._login, self._served, server=True)
+        connection = Connection(self._container, self._limits, self._door, self._served)
         made = connection.pump.on_made
 
         def count() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from libmh.api.agent import Agent
 from libmh.call import Caller, Request, Verb, look_up, prepare
-from libmh.dispatch import Dispatcher
+from libmh.dispatch import Dispatcher, no_objects
 from libmh.errors import InvalidArguments, NotFound, NotImplementedHere, Problem
 from libmh.spec import Effect, Interface, Kind, Member, Plain, interface_of
 from mh_amqp import codec, types
@@ -145,7 +145,7 @@ class Management:
         bound = look_up(self.dispatcher.interfaces, asked)
         for request in requests:  # all are looked at before the first is done
             call = prepare(bound, request)
-            await self.dispatcher.authority.authorise(request, interface, call.member, call.objects)
+            await self.dispatcher.authorise(call)
         for request in requests:
             await self.dispatcher.call(request)
         return self.bodies.properties(interface, values, form)
@@ -157,7 +157,7 @@ class Management:
             )
         self._check_name(message)
         request = Request(NODE_TYPE, operation, Verb.GET_ALL, (), caller, _deadline(message))
-        await self.dispatcher.authority.authorise(request, interface_of(Agent), None, {})
+        await self.dispatcher.authority.authorise(request, interface_of(Agent), None, no_objects)
         entity = message.text("entityType")
         if operation != "QUERY":
             return self.bodies.anything(describe(operation, self.interfaces, entity), form)

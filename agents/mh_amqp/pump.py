@@ -7,28 +7,27 @@ reason in the log.
 
 import asyncio
 import logging
+import socket
+import ssl
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from proton import SASL, SSL, Collector, ProtonException, SSLDomain, Transport
+from proton import Collector, ProtonException, Transport
 from proton import Connection as Engine
 
 from mh_amqp import outcome, pn
-from mh_amqp.guard import FROM_CLIENT, FROM_SERVER, Refused, SaslGate
 from mh_amqp.limits import Limits
 from mh_amqp.pn import Handle, ffi, lib
-from mh_amqp.security import ANONYMOUS, Login
+from mh_amqp.sasl import Dialling, Listening, Negotiation, Refused
+from mh_amqp.security import Door, Login
+from mh_amqp.tls import subject
 
 log = logging.getLogger(__name__)
 
 PEER_FAULTS = (UnicodeDecodeError, RecursionError, ProtonException, OverflowError)
-REMOTE_EVENTS = frozenset({
-    lib.PN_CONNECTION_REMOTE_OPEN,
-    lib.PN_SESSION_REMOTE_OPEN,
-    lib.PN_LINK_REMOTE_OPEN,
-    lib.PN_LINK_FLOW,
-    lib.PN_DELIVERY,
-})  # fmt: skip
+UCRED = struct.Struct("3i")
+"""unix(7), SO_PEERCRED: process, user, group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +48,7 @@ class Pump(asyncio.Protocol):
         self,
         handlers: Mapping[int, Callable[[Handle], None]],
         limits: Limits,
-        login: Login,
-        *,
-        server: bool,
-        tls: SSLDomain | None = None,
+        side: Login | Door,
     ) -> None:
         self.limits = limits
         self.paused = False
@@ -63,14 +59,14 @@ class Pump(asyncio.Protocol):
         self.on_flushed: Callable[[], None] = lambda: None
         self.on_resumed: Callable[[], None] = lambda: None
         self._handlers = handlers
-        self._mechanisms = login.mechanisms
+        self._side = side
         self._loop = asyncio.get_running_loop()
         self._collector = Collector()
-        self._transport = self._make_transport(login, server=server, tls=tls)
+        self._transport = self._make_transport(server=isinstance(side, Door))
         self._t = pn.impl(self._transport)
-        self._gate = None if tls else SaslGate(FROM_CLIENT if server else FROM_SERVER)
+        self._negotiation: Negotiation | None = None
         self._socket: asyncio.Transport | None = None
-        self._trusted = False
+        self._identity = ""
         self._scheduled = False
         self._turn = False
         self._deaf = False
@@ -86,8 +82,28 @@ class Pump(asyncio.Protocol):
         self.engine.collect(self._collector)
         self._transport.bind(self.engine)
         self.later("handshake", self.limits.handshake, self._handshake_late)
+        self._negotiation = self._begin()
+        transport.write(self._negotiation.begin())
         self.on_made()
         self.touch()
+
+    def _begin(self) -> Negotiation:
+        if isinstance(self._side, Login):
+            return Dialling(self._side)
+        return Listening(self._side.offer(self._external()))
+
+    def _external(self) -> str:
+        """Whom the connection itself proves the peer to be: by a certificate, or on a Unix socket."""
+        if self._socket is None:
+            return ""
+        secured, raw = (self._socket.get_extra_info(name) for name in ("ssl_object", "socket"))
+        if secured is not None:
+            return subject(secured)
+        if raw is not None and raw.family == socket.AF_UNIX:
+            return (
+                f"uid:{UCRED.unpack(raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))[1]}"
+            )
+        return ""
 
     def data_received(self, data: bytes) -> None:
         self._turn = True
@@ -96,8 +112,7 @@ class Pump(asyncio.Protocol):
         try:
             self._feed(data)
         except Refused as error:
-            self.fail(outcome.NOT_ALLOWED, str(error))
-            self.abort()
+            self._refuse(error)
         finally:
             self._turn = False
         self._flush()
@@ -122,7 +137,9 @@ class Pump(asyncio.Protocol):
         self.on_resumed()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.fail("", str(exc) if exc else "the peer closed the socket")
+        # an alert of TLS 1.3 comes after the handshake
+        condition = outcome.UNAUTHORIZED if isinstance(exc, ssl.SSLError) else ""
+        self.fail(condition, str(exc) if exc else "the peer closed the socket")
         self._socket = None
         for name in list(self._timers):
             self.cancel(name)
@@ -147,9 +164,9 @@ class Pump(asyncio.Protocol):
 
     @property
     def user(self) -> str:
-        """Whom the peer authenticated as; 'anonymous' for ANONYMOUS, the subject of its certificate for
-        EXTERNAL."""
-        return str(self._transport.user or "anonymous")
+        """Whom the peer authenticated as; `anonymous` for ANONYMOUS; for EXTERNAL the subject of its
+        certificate, or `uid:1000` on a Unix socket."""
+        return self._identity
 
     def channels(self) -> int:
         """How many sessions both sides allow."""
@@ -198,41 +215,34 @@ class Pump(asyncio.Protocol):
         self._timers.pop(name, None)
         call()
 
-    def _make_transport(self, login: Login, *, server: bool, tls: SSLDomain | None) -> Transport:
+    def _make_transport(self, *, server: bool) -> Transport:
         transport = Transport(Transport.SERVER if server else Transport.CLIENT)
         transport.max_frame_size = self.limits.frame
         transport.channel_max = self.limits.channels - 1
         transport.idle_timeout = self.limits.idle
-        if tls is not None:
-            SSL(transport, tls)
-        sasl = transport.sasl()
-        sasl.allowed_mechs(" ".join(login.mechanisms))
-        if server:
-            # Cyrus SASL hides ANONYMOUS from who must authenticate; the gate and _sasl_done demand SASL
-            transport.require_auth(ANONYMOUS not in login.mechanisms)
-        else:
-            sasl.allow_insecure_mechs = True  # the caller has made sure of loopback or TLS
-            if login.user is not None:
-                self.engine.user = login.user
-            if login.password is not None:
-                self.engine.password = login.password
         return transport
 
     def _feed(self, data: bytes) -> None:
         if self._deaf:
             return
-        while self._gate is not None and data:
-            piece, data = self._gate.take(data)
-            if not piece:
-                return
-            self._push(piece)
-            if self._sasl_done():
-                self._gate = None
-            elif self._transport.sasl().outcome is not None:
-                self._deaf = True  # refused: the answer is written, and nothing more is read
-                return
+        if self._negotiation is not None:
+            say, data = self._negotiation.take(data)
+            if say and self._socket is not None:
+                self._socket.write(say)
+            if self._negotiation.done:
+                self._identity, self._negotiation = self._negotiation.identity, None
         if data:
             self._push(data)
+
+    def _refuse(self, refused: Refused) -> None:
+        """Nothing more is read, and what is left to say is written before the end."""
+        self._deaf = True
+        log.info("peer %s: %s", self.peer, refused)
+        self.fail(outcome.UNAUTHORIZED, str(refused))
+        if self._socket is not None:
+            self._socket.write(refused.say)
+            self._socket.close()
+            self.later("closing", self.limits.closing, self.abort)
 
     def _push(self, data: bytes) -> None:
         t = self._t
@@ -253,27 +263,12 @@ class Pump(asyncio.Protocol):
             try:
                 kind = lib.pn_event_type(event)
                 handler = self._handlers.get(kind)
-                if handler is not None and (self._trusted or self._may_act(kind)):
+                if handler is not None:
                     handler(event)
             except PEER_FAULTS as error:
                 self._peer_fault(error)
             finally:
                 lib.pn_collector_pop(collector)
-
-    def _may_act(self, kind: int) -> bool:
-        """Whether an event may be acted on before trust was established: only those that the peer did not
-        cause."""
-        if kind not in REMOTE_EVENTS:
-            return True
-        self._trusted = self._sasl_done()
-        if not self._trusted:
-            self.fail(outcome.UNAUTHORIZED, "the peer spoke before it was authenticated")
-            self.abort()
-        return self._trusted
-
-    def _sasl_done(self) -> bool:
-        sasl = self._transport.sasl()
-        return sasl.outcome == SASL.OK and self._transport.authenticated and sasl.mech in self._mechanisms
 
     def _peer_fault(self, error: Exception) -> None:
         log.info("peer %s: what it sent cannot be read, closing: %s", self.peer, error)
@@ -291,20 +286,24 @@ class Pump(asyncio.Protocol):
     def _flush(self) -> None:
         self._scheduled = False
         t = self._t
-        while self._socket is not None and not self.paused and not self._socket.is_closing():
+        while (out := self._writable()) is not None:
             pending: int = lib.pn_transport_pending(t)
             if pending <= 0:
                 if pending < 0:
-                    self._socket.close()
+                    out.close()
                     self.later("closing", self.limits.closing, self.abort)
                 break
             buffer = bytearray(pending)
             lib.pn_transport_peek(t, ffi.from_buffer(buffer), pending)
-            self._socket.write(buffer)
+            out.write(buffer)
             lib.pn_transport_pop(t, pending)
         self._dispatch()
         if not self.paused:
             self.on_flushed()
+
+    def _writable(self) -> asyncio.Transport | None:
+        free = self._socket is not None and not self.paused and not self._socket.is_closing()
+        return self._socket if free and self._negotiation is None else None
 
     def _tick(self) -> None:
         if self._socket is None:

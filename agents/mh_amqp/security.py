@@ -5,19 +5,53 @@ import socket
 from dataclasses import dataclass, field
 
 from libmh import errors
+from mh_amqp.tls import Tls
+from mh_amqp.users import Users
 
 ANONYMOUS = "ANONYMOUS"
 EXTERNAL = "EXTERNAL"
 PLAIN = "PLAIN"
+SCRAM = ("SCRAM-SHA-256",)
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What a dialler offers. A password is never sent beyond loopback without TLS."""
+    """What a dialler offers, the best first. A password is never sent beyond loopback without TLS."""
 
     mechanisms: tuple[str, ...] = (ANONYMOUS,)
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    tls: Tls | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a listener lets a peer prove itself by. `external`: whom the connection itself proves it to be,
+    by a certificate or the credentials of a Unix socket; empty for nobody."""
+
+    mechanisms: tuple[str, ...]
+    users: Users | None = None
+    external: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Whom a listener lets in: whoever shows a certificate of `tls.authorities`, the `users`, and where
+    there is neither whoever is on this machine."""
+
+    users: Users | None = None
+    tls: Tls | None = None
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether strangers come in; they can be on this machine alone."""
+        return self.users is None and self.tls is None
+
+    def offer(self, external: str) -> Offer:
+        """What a peer may prove itself by; `external` is whom its connection proves it to be."""
+        by_password = (*SCRAM, PLAIN) if self.users is not None else ()
+        found = (*((EXTERNAL,) if external else ()), *by_password, *((ANONYMOUS,) if self.anonymous else ()))
+        return Offer(found, self.users, external)
 
 
 def is_unix(host: str) -> bool:
@@ -37,18 +71,24 @@ def is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(str(entry[4][0]).split("%")[0]).is_loopback for entry in found)
 
 
-def check_listen(host: str) -> None:
-    """Refuse to listen where strangers could come, for ANONYMOUS would let them in. Raises
-    `InvalidArguments`."""
-    if not is_loopback(host):
+def check_listen(host: str, door: Door) -> None:
+    """Refuse to listen where strangers could come unless each has to prove who it is, unheard by others.
+    Raises `InvalidArguments`."""
+    if is_loopback(host):
+        return
+    if door.tls is None:
         raise errors.InvalidArguments(
-            f"cannot listen on '{host}': it is not a loopback address, and without TLS and"
-            " client certificates every peer that reaches it would be trusted;"
-            " expected 127.0.0.1, ::1 or the path of a Unix socket"
+            f"cannot listen on '{host}' without TLS: it is not a loopback address, and who is there could be"
+            " anybody; expected a certificate, or 127.0.0.1, ::1 or the path of a Unix socket"
+        )
+    if door.users is None and not door.tls.verifies:
+        raise errors.InvalidArguments(
+            f"cannot listen on '{host}': nobody could prove who he is; expected the authorities that"
+            " clients have their certificates from, or a file of users"
         )
 
 
 def check_login(host: str, login: Login) -> None:
     """Refuse to send a password where others could read it. Raises `InvalidArguments`."""
-    if login.password is not None and not is_loopback(host):
-        raise errors.InvalidArguments(f"a password is not sent to '{host}' without TLS")
+    if login.password is not None and login.tls is None and not is_loopback(host):
+        raise errors.InvalidArguments(f"a password is not sent to '{host}' without TLS: expected amqps://")
