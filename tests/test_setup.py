@@ -27,18 +27,18 @@ def setup(tmp_path: Path, profile: str = "run") -> subprocess.CompletedProcess[s
 
 
 def test_a_user_is_told_what_to_install(tmp_path: Path) -> None:
-    fake(tmp_path, "dpkg-query", 'case "$*" in *libssl-dev*|*polkitd*) exit 1;; *) echo installed;; esac')
+    fake(tmp_path, "dpkg-query", 'case "$*" in *libc6-dev*|*polkitd*) exit 1;; *) echo installed;; esac')
     fake(tmp_path, "id", "echo 1000")
     fake(tmp_path, "apt-get", "echo apt-get was called; exit 1")
     done = setup(tmp_path, "test")
     assert done.returncode == 1
-    assert "sudo apt-get install --no-install-recommends libssl-dev polkitd\n" in done.stderr
+    assert "sudo apt-get install --no-install-recommends libc6-dev polkitd\n" in done.stderr
     assert done.stdout == ""
     assert not (tmp_path / "venv").exists()
 
 
 def test_root_installs_what_is_missing_and_says_so(tmp_path: Path) -> None:
-    fake(tmp_path, "dpkg-query", 'case "$*" in *libssl-dev*) exit 1;; *) echo installed;; esac')
+    fake(tmp_path, "dpkg-query", 'case "$*" in *libc6-dev*) exit 1;; *) echo installed;; esac')
     fake(tmp_path, "id", "echo 0")
     fake(
         tmp_path,
@@ -48,9 +48,9 @@ def test_root_installs_what_is_missing_and_says_so(tmp_path: Path) -> None:
     fake(tmp_path, "apt-get", 'echo "apt: $*"; [ "${*##*update}" = "" ]')
     done = setup(tmp_path)
     assert done.returncode == 1
-    assert "setup: installing Debian packages: libssl-dev\n" in done.stderr
-    assert "apt: -qq -y -o Dpkg::Use-Pty=0 --no-install-recommends install libssl-dev\n" in done.stderr
-    assert "apt-get could not install libssl-dev" in done.stderr
+    assert "setup: installing Debian packages: libc6-dev\n" in done.stderr
+    assert "apt: -qq -y -o Dpkg::Use-Pty=0 --no-install-recommends install libc6-dev\n" in done.stderr
+    assert "apt-get could not install libc6-dev" in done.stderr
 
 
 def test_an_old_python_is_refused(tmp_path: Path) -> None:
