@@ -54,4 +54,5 @@ SCHEMES: Mapping[str, str] = {
     "puppet": "libmh.linux.puppet:Puppet",
     "ansible": "libmh.linux.ansible:Ansible",
 }
-"""Name -> class that takes a `Root`; imported when it is first asked for."""
+"""Name -> class that takes a `Root` and the directory where it may keep things (None: nowhere); imported
+when it is first asked for."""
