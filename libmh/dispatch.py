@@ -6,8 +6,9 @@ becomes `internal` for the caller, with an id, and a traceback under the same id
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Protocol
 
 from libmh.api.agent import CallCounts
@@ -38,6 +39,14 @@ class Everybody:
     async def authorise(
         self, request: Request, interface: Interface, member: Member | None, objects: Mapping[str, str]
     ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Stands for a provider in another process: what is asked of it is handed on as it is, under a deadline
+    that `hand_on` keeps, and nothing of it is held here. That process tells what has changed."""
+
+    hand_on: Callable[[Request], Awaitable[Plain]]
 
 
 class Dispatcher:
@@ -137,6 +146,8 @@ class Dispatcher:
         bound = look_up(self.interfaces, request)
         if request.verb is Verb.GET_ALL:
             await self.authority.authorise(request, bound.interface, None, {})
+            if isinstance(bound.provider, Elsewhere):
+                return await bound.provider.hand_on(request)
             return await self._read_all(bound, request.deadline)
         call = prepare(bound, request)
         if request.verb is Verb.GET:
@@ -152,11 +163,13 @@ class Dispatcher:
             raise
         finally:
             _audit(call, outcome)
-        if request.verb is Verb.SET:
+        if request.verb is Verb.SET and not isinstance(bound.provider, Elsewhere):
             self.context.events.changed(bound.interface, **{call.member.name: call.values[0]})
         return answer
 
     async def _get(self, call: Call) -> Plain:
+        if isinstance(call.bound.provider, Elsewhere):
+            return await call.bound.provider.hand_on(call.request)
         value = await self._readings.get(call.bound, call.member, call.request.deadline)
         if value is None:
             raise unknown_value(call.member)
@@ -197,6 +210,8 @@ class Dispatcher:
             self._readings.forget(members[name])
 
     async def _run(self, call: Call) -> Plain:
+        if isinstance(call.bound.provider, Elsewhere):
+            return await call.bound.provider.hand_on(call.request)
         member = call.member
         if member.inline:
             return run(call)

@@ -77,8 +77,14 @@ class Hub:
             plain[name] = _dumped(member.type, value, member.action)
         self._deliver(declared.name, "", plain)
 
-    def _deliver(self, interface: str, member: str, fields: Mapping[str, Plain]) -> None:
-        event = Event(interface, member, fields, time.time_ns(), next(self._numbers))
+    def pass_on(self, event: Event) -> None:
+        """Deliver what was raised elsewhere: it keeps its time, and gets a number of this process's."""
+        self._deliver(event.interface, event.member, event.fields, event.time)
+
+    def _deliver(
+        self, interface: str, member: str, fields: Mapping[str, Plain], when: int | None = None
+    ) -> None:
+        event = Event(interface, member, fields, when or time.time_ns(), next(self._numbers))
         for subscriber in self._subscribers:
             try:
                 subscriber(event)

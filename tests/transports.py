@@ -112,6 +112,20 @@ def through_a_broker(state: Path, environment: Mapping[str, str]) -> Iterator[Re
 
 
 @contextmanager
+def handed_on(state: Path, environment: Mapping[str, str]) -> Iterator[Reached]:
+    """AMQP before D-Bus: an agent that answers nothing itself."""
+    (state / "amqp.toml").write_text(OPERATOR)
+    options = ["--listen", "127.0.0.1:0", "--state", str(state), "--config", str(state / "amqp.toml")]
+    with (
+        private_bus() as address,
+        agent("mh-dbus", "--bus", address, "--state", str(state), env=environment),
+        agent("mh-amqp", "--via", address, *options, env=environment) as front,
+        connect(front.url) as connection,
+    ):
+        yield Reached(connection, _by_request(connection), front)
+
+
+@contextmanager
 def of_the_fleet(state: Path, environment: Mapping[str, str]) -> Iterator[Reached]:
     """The conductor, which serves what no single host does."""
     with (
@@ -123,4 +137,4 @@ def of_the_fleet(state: Path, environment: Mapping[str, str]) -> Iterator[Reache
 
 
 Transport = Callable[[Path, Mapping[str, str]], AbstractContextManager[Reached]]
-TRANSPORTS: tuple[Transport, ...] = (in_memory, on_dbus, on_amqp, through_a_broker)
+TRANSPORTS: tuple[Transport, ...] = (in_memory, on_dbus, on_amqp, through_a_broker, handed_on)

@@ -3,13 +3,21 @@
 import asyncio
 import logging
 import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
 
 from libmh.api.host import Host
-from libmh.capability import Reporter
+from libmh.capability import Facts, Reporter
+from libmh.context import Context, Settings
+from libmh.dispatch import Authority
 from libmh.errors import Problem
 from libmh.guard import SHARED
-from libmh.serve import DRAIN_SECONDS, HostAgent, Process, heartbeats, host_agent
+from libmh.providers import Providers, load
+from libmh.serve import DRAIN_SECONDS, HostAgent, Process, heartbeats, host_agent, with_agent
 from libmh.spec import Plain, interface_of
+from libmh.via import LOCAL, Via, host_interfaces
 from mh_amqp.asking import asker
 from mh_amqp.authority import roles
 from mh_amqp.connection import Connection
@@ -21,42 +29,73 @@ from mh_amqp.reports import Pace, Sending
 from mh_amqp.server import farewell, serving
 
 log = logging.getLogger(__name__)
+HOST = interface_of(Host).name
 NOT_AVAILABLE = "not-available"
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The agent, whose facts it reports if any, and who tells which host this is."""
+
+    agent: HostAgent
+    facts: Facts | None
+    identity: Providers
 
 
 async def run(process: Process) -> None:
     """Serve until the process is told to stop."""
     options = process.options
     only = tuple(word for word in options.only.split(",") if word)
-    agent = host_agent(process, roles(process.config), only)
-    source = await who(agent)
+    authority = roles(process.config)
+    serving_from = here if options.via.partition(":")[0] == LOCAL else handing_on
+    async with serving_from(process, authority, only) as base:
+        source = await who(base.identity)
+        if options.listen is not None:
+            await listening(process, base.agent, source, listening_place(options.listen))
+        else:
+            await dialling(process, base, source)
+
+
+@asynccontextmanager
+async def here(process: Process, authority: Authority, only: Sequence[str]) -> AsyncIterator[Base]:
+    """The providers of this process."""
+    agent = host_agent(process, authority, only)
+    host = agent.providers.bound.get(HOST)
     beats = asyncio.create_task(heartbeats(agent, process.stop))
     try:
-        if options.listen is not None:
-            await listening(process, agent, source, listening_place(options.listen))
-        else:
-            await dialling(process, agent, source)
+        yield Base(agent, cast("Facts", host.provider) if host else None, agent.providers)
     finally:
         beats.cancel()
 
 
-async def who(agent: HostAgent) -> Source:
+@asynccontextmanager
+async def handing_on(process: Process, authority: Authority, only: Sequence[str]) -> AsyncIterator[Base]:
+    """The providers of the agent behind `--via`; its heartbeats, its facts. Who this host is needs no
+    privilege, and is read here, so that it is known while that agent is away."""
+    context = Context(settings=Settings(process.state / "settings.json"))
+    via = Via(process.options.via, host_interfaces(only), context.events)
+    agent = with_agent(process, context, via.providers(), authority)
+    facts = via.proxy(Host) if HOST in agent.providers.bound else None
+    async with via.kept(agent.connections):
+        yield Base(agent, facts, load(context, [HOST]))
+
+
+async def who(providers: Providers) -> Source:
     """The host that this agent speaks for. Without an installed system's UUID it is known until the next
     boot only."""
-    uuid = await _known(agent, "uuid")
-    boot_id = await _known(agent, "boot_id")
-    hostname = await _known(agent, "hostname") or socket.gethostname()
+    uuid = await _known(providers, "uuid")
+    boot_id = await _known(providers, "boot_id")
+    hostname = await _known(providers, "hostname") or socket.gethostname()
     if not uuid or uuid == NOT_AVAILABLE:
         log.warning("this host has no machine-id, it is known by its boot id until the next boot")
         uuid = boot_id or hostname
     return Source(uuid, hostname, boot_id)
 
 
-async def _known(agent: HostAgent, name: str) -> str:
-    host = interface_of(Host).name
-    if host not in agent.providers.bound:
+async def _known(providers: Providers, name: str) -> str:
+    if HOST not in providers.bound:
         return ""
-    bound = agent.providers.bound[host]
+    bound = providers.bound[HOST]
     member = bound.interface.members[name]
     try:
         future = SHARED.submit(member.action, getattr(bound.provider, member.attribute))
@@ -67,17 +106,16 @@ async def _known(agent: HostAgent, name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-async def dialling(process: Process, agent: HostAgent, source: Source) -> None:
+async def dialling(process: Process, base: Base, source: Source) -> None:
     """Requests, events and reports over the first broker that answers."""
+    agent = base.agent
     everything = frozenset(agent.providers.bound)
     served = serving(process, agent.dispatcher, {host_address(source.host): everything}, source)
     served.label = f"host {source.host}"
-    host = agent.providers.bound.get(interface_of(Host).name)
     interval = process.options.report_interval
     ending = []
-    if host is not None and interval > 0:
-        provider: Host = host.provider  # type: ignore[assignment]  # that is what it is bound as
-        sending = Sending(Reporter(provider, agent.context.settings), Pace(interval=interval))
+    if base.facts is not None and interval > 0:
+        sending = Sending(Reporter(base.facts, agent.context.settings), Pace(interval=interval))
         ending.append(sending.watch(agent.context.events))
 
         async def report(connection: Connection, sender: Sender) -> None:

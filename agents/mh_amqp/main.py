@@ -10,6 +10,7 @@ from libmh.serve import main as run
 from mh_amqp.names import listening_place, place
 
 ALL = ""
+LOCAL = "local"
 DEFAULT_BROKER = "amqp://127.0.0.1:5672"
 
 
@@ -31,6 +32,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--only", metavar="NAME,...", default="", help="serve these interfaces alone: Host,Network"
+    )
+    parser.add_argument(
+        "--via",
+        metavar="URL",
+        default=LOCAL,
+        help="hand on what it has authorised to the agent there: system is mh-dbus on the system bus "
+        f"(default {LOCAL}: answer in this process)",
     )
     parser.add_argument(
         "--report-interval",

@@ -1,7 +1,8 @@
 """The client half: `system:` and `unix:path=...` URLs as transports of `libmh.client`."""
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from libmh import bus as dbus
@@ -121,16 +122,28 @@ class DBusTransport:
         """Events of the agents that are there now, of one interface or member when named. It ends with
         `unavailable` when one of them goes away."""
         from mh_dbus.files import host_interfaces
-        from mh_dbus.listener import Listener
 
         wanted = [_declared(interface)] if interface else list(host_interfaces())
-        listener = Listener(self._bus, wanted)
+        async with aclosing(self._signals(wanted, lasting=False)) as signals:
+            async for event in signals:
+                if member in ("", event.member):
+                    yield event
+
+    def follow(self, interfaces: Sequence[Interface]) -> AsyncGenerator[Event, None]:
+        """Events of some interfaces while agents come and go. It ends with `unavailable` when the bus is
+        lost."""
+        return self._signals(interfaces, lasting=True)
+
+    async def _signals(
+        self, interfaces: Sequence[Interface], *, lasting: bool
+    ) -> AsyncGenerator[Event, None]:
+        from mh_dbus.listener import Listener
+
+        listener = Listener(self._bus, interfaces, lasting=lasting)
         try:
             await listener.start()
             while True:
-                event = await listener.next()
-                if member in ("", event.member):
-                    yield event
+                yield await listener.next()
         finally:
             await listener.stop()
 

@@ -20,10 +20,12 @@ MAX_EVENTS = 1000
 
 
 class Listener:
-    """The signals of some interfaces as events, from those who own their bus names and from nobody else."""
+    """The signals of some interfaces as events, from those who own their bus names and from nobody else. A
+    `lasting` one stays on when they leave, and hears those who come later."""
 
-    def __init__(self, bus: Bus, interfaces: Sequence[Interface]) -> None:
+    def __init__(self, bus: Bus, interfaces: Sequence[Interface], *, lasting: bool = False) -> None:
         self._bus = bus
+        self._lasting = lasting
         self._interfaces = {interface.name: interface for interface in interfaces}
         self._owners: dict[str, str] = {}
         self._rules: list[str] = []
@@ -33,7 +35,8 @@ class Listener:
         self._end: Callable[[], None] = bus.on_signal(self._take)
 
     async def start(self) -> None:
-        """Ask for the signals. Raises `Unavailable` when none of the names has an owner."""
+        """Ask for the signals. Raises `Unavailable` when none of the names has an owner, unless it is
+        lasting."""
         self._bus.closed.add_done_callback(lambda _: self._lost("the connection to the bus is lost"))
         for name, served in by_bus(self._interfaces.values()).items():
             await self._match(f"sender='{dbus.DAEMON}',member='NameOwnerChanged',arg0='{name}'")
@@ -43,7 +46,7 @@ class Listener:
                 (self._owners[name],) = await self._bus.ask("GetNameOwner", "s", name)
             except Unavailable:
                 log.debug("nobody owns '%s', ignoring", name)
-        if not self._owners:
+        if not self._owners and not self._lasting:
             names = ", ".join(by_bus(self._interfaces.values()))
             raise Unavailable(f"no agent is on the bus at '{self._bus.address}' as {names}")
 
@@ -75,9 +78,7 @@ class Listener:
 
     def _take(self, message: Message) -> None:
         if message.sender == dbus.DAEMON and message.signature == "sss":
-            name, before, _ = message.body
-            if self._owners.get(name) == before:
-                self._lost(f"the agent '{name}' left the bus")
+            self._owner_changed(*message.body)
             return
         event = self._event(message)
         if event is None:
@@ -86,6 +87,12 @@ class Listener:
             log.warning("events come faster than they are taken: %s is dropped", event.name)
             return
         self._came.put_nowait(event)
+
+    def _owner_changed(self, name: str, before: str, after: str) -> None:
+        if self._lasting:
+            self._owners[name] = after
+        elif self._owners.get(name) == before:
+            self._lost(f"the agent '{name}' left the bus")
 
     def _event(self, message: Message) -> Event | None:
         """The event that a signal is, or None when it is none of ours, or not what is declared."""

@@ -1,0 +1,183 @@
+"""A dispatcher whose providers are elsewhere: an agent without privileges before the host's own agent.
+
+Whoever faces the network authorises its callers itself and hands what they ask on, as it is, to the agent
+that serves the same interfaces on the host's bus; that one then decides again, about the user that this
+process runs as. Its events become this process's own. An agent that is absent, restarting or hung costs each
+call one answer, `unavailable` or `timeout`, and nothing else.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol, TypeVar, runtime_checkable
+
+from libmh.call import Bound, Request, Verb
+from libmh.client import Transport, proxy
+from libmh.connections import Connections
+from libmh.dispatch import Elsewhere
+from libmh.errors import InvalidArguments, NotFound, NotImplementedHere, Problem, Timeout, Unavailable
+from libmh.events import Event, Hub
+from libmh.providers import SHIPPED, Providers, plugin_interfaces, resolve, wanted
+from libmh.remote import open_transport
+from libmh.spec import DEFAULT_DEADLINE, Interface, Kind, Plain, interface_of
+
+log = logging.getLogger("libmh.via")
+P = TypeVar("P")
+LOCAL = "local"
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+HOP = 0.5
+"""Seconds beyond a member's own deadline: the other agent keeps it, too, and says better what was late."""
+BUS_ERROR = "org.freedesktop.DBus.Error."
+UNDECLARED = frozenset(
+    f"{BUS_ERROR}{word}"
+    for word in (
+        *("UnknownMethod", "UnknownObject", "UnknownInterface", "UnknownProperty"),
+        *("InvalidArgs", "InvalidSignature", "PropertyReadOnly"),
+    )
+)
+"""What a bus says of a request that fits the declaration here: there it is another one."""
+
+
+@runtime_checkable
+class Neighbour(Transport, Protocol):
+    """A transport to agents on the same machine, whose events are followed while they come and go."""
+
+    def follow(self, interfaces: Sequence[Interface]) -> AsyncIterator[Event]:
+        """Events of some interfaces, whoever serves them meanwhile; `unavailable` ends it when the way to
+        them is lost."""
+        ...
+
+
+def host_interfaces(only: Collection[str] = ()) -> tuple[Interface, ...]:
+    """What a host's agent can serve: ours, and those of plug-ins. `only` names the ones wanted; raises
+    `invalid-arguments` for a name that is none of them."""
+    shipped = (interface_of(resolve(each.declaration)) for each in SHIPPED)
+    known = (*shipped, *plugin_interfaces())
+    for name in only:
+        if not any(wanted(interface, (name,)) for interface in known):
+            raise InvalidArguments(f"--only: there is no interface '{name}' here")
+    return tuple(interface for interface in known if wanted(interface, only))
+
+
+class Via:
+    """Stands for the providers of some interfaces, which answer behind a URL. `keep` holds the connection;
+    it belongs to one event loop."""
+
+    def __init__(self, url: str, interfaces: Sequence[Interface], events: Hub) -> None:
+        self.url = url
+        self._interfaces: Mapping[str, Interface] = {each.name: each for each in interfaces}
+        self._events = events
+        self._there: Neighbour | None = None
+        self._why = "not connected yet"
+
+    def providers(self) -> Providers:
+        """Everything that is handed on, for a dispatcher."""
+        found = Providers()
+        for interface in self._interfaces.values():
+            found.bound[interface.name] = Bound(interface, Elsewhere(self.hand_on))
+        return found
+
+    async def hand_on(self, request: Request) -> Plain:
+        """The answer from there, within the deadline asked for, or little more than the declared one. What
+        is not served there, or otherwise, is `not-implemented`."""
+        seconds = self._seconds(request)
+        there = self._there
+        if there is None:
+            raise Unavailable(f"'{self.url}' cannot be reached: {self._why}")
+        try:
+            async with asyncio.timeout(seconds):
+                return await there.call(replace(request, deadline=seconds))
+        except TimeoutError:
+            raise Timeout(f"'{self.url}' did not answer within {seconds:g} s", source=self.url) from None
+        except (NotFound, InvalidArguments) as problem:
+            if problem.details.get("dbus_error") not in UNDECLARED:
+                raise
+            asked = f"{request.interface}.{request.member or '*'}"
+            raise NotImplementedHere(f"the agent at '{self.url}' does not serve '{asked}'") from problem
+
+    def _seconds(self, request: Request) -> float:
+        interface = self._interfaces[request.interface]
+        if request.verb is Verb.GET_ALL:
+            declared = max((each.deadline for each in interface.of(Kind.PROPERTY)), default=DEFAULT_DEADLINE)
+        else:
+            declared = interface.members[request.member].deadline
+        return declared + HOP if request.deadline is None else min(request.deadline, declared + HOP)
+
+    def proxy(self, protocol: Callable[..., P]) -> P:
+        """The object behind the URL, for other threads than the loop's: each call blocks its own."""
+        loop = asyncio.get_running_loop()
+
+        def ask(request: Request) -> Plain:
+            answer = asyncio.run_coroutine_threadsafe(self.hand_on(request), loop)
+            return answer.result(self._seconds(request) + HOP)
+
+        return proxy(protocol, ask)
+
+    @contextlib.asynccontextmanager
+    async def kept(self, connections: Connections) -> AsyncIterator[None]:
+        """Connected as well as can be, as long as the block lasts. Raises `invalid-arguments` for a URL that
+        leads to no neighbour."""
+        try:
+            await self._open(connections)
+        except (InvalidArguments, NotImplementedHere):
+            raise
+        except Problem as problem:
+            self._lost(connections, problem)
+        keeping = asyncio.create_task(self._keep(connections))
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            await asyncio.wait({keeping})
+            if self._there is not None:
+                await self._there.close()
+            connections.closed(self.url)
+
+    async def _open(self, connections: Connections) -> None:
+        connections.connecting(self.url)
+        opened = await open_transport(self.url)
+        if not isinstance(opened, Neighbour):
+            await opened.close()
+            raise InvalidArguments(
+                f"--via: '{self.url}' leads away from this host, expected a bus", argument="via"
+            )
+        self._there = opened
+        connections.connected(self.url)
+
+    def _lost(self, connections: Connections, problem: Problem) -> None:
+        log.warning("'%s' cannot be reached: %s, trying again", self.url, problem)
+        self._there, self._why = None, problem.message
+        connections.waiting(self.url, problem.message)
+
+    async def _keep(self, connections: Connections) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            began = time.monotonic()
+            try:
+                if self._there is None:
+                    await self._open(connections)
+                await self._listen()
+            except Problem as problem:
+                if self._there is not None:
+                    await self._there.close()
+                self._lost(connections, problem)
+            if time.monotonic() - began > LONGEST_PAUSE:
+                pause = FIRST_PAUSE
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads tries
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _listen(self) -> None:
+        if self._there is None:
+            return
+        async for event in self._there.follow(list(self._interfaces.values())):
+            interface = self._interfaces[event.interface]
+            if not event.member:
+                # another version may have other properties
+                known = {name: value for name, value in event.fields.items() if name in interface.members}
+                event = replace(event, fields=known)  # noqa: PLW2901 - the same event
+            self._events.pass_on(event)
