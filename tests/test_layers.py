@@ -22,13 +22,23 @@ PERMISSIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("libmh.systembus", ("libmh.errors", "libmh.bus")),
     (
         "libmh.linux",
-        ("subprocess", *CORE, *GIVEN, "libmh.api", "libmh.bus", "libmh.systembus", "libmh.linux", "psutil"),
+        (
+            "subprocess",
+            *CORE,
+            *GIVEN,
+            "libmh.api",
+            "libmh.bus",
+            "libmh.systembus",
+            "libmh.linux",
+            "psutil",
+            "pyroute2",
+        ),
     ),
     ("libmh.windows", ("subprocess", *CORE, *GIVEN, "libmh.api", "libmh.windows", "psutil")),
     ("libmh.cli", ("libmh", "click", "rich")),
     ("libmh", ("libmh",)),
     ("mh_dbus", ("libmh", "mh_dbus")),
-    ("mh_amqp", ("libmh", "mh_amqp", "proton", "cproton")),
+    ("mh_amqp", ("libmh", "mh_amqp", "proton", "cproton", "scramp", "cryptography")),
     ("mh_conductor", ("libmh", "mh_conductor", "sqlalchemy", "alembic")),
 )
 REFUSALS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -41,7 +51,7 @@ ENGINE_CLASSES = {
     *("Connection", "Transport", "Collector", "Session", "Link", "Sender", "Receiver", "Delivery", "Event"),
     *("SASL", "SSL", "SSLDomain"),
 }
-ENGINE_MODULES = {"mh_amqp.pump", "mh_amqp.security"}
+ENGINE_MODULES = {"mh_amqp.pump"}
 C_MODULE = "mh_amqp.pn"
 
 

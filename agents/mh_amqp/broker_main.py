@@ -9,7 +9,8 @@ from libmh.errors import InvalidArguments
 from libmh.serve import Command, Process
 from libmh.serve import main as run
 from mh_amqp.broker import Broker, BrokerLimits
-from mh_amqp.engine import Listener, listen
+from mh_amqp.engine import DEFAULT_DOOR, Door, Listener, listen
+from mh_amqp.security import door_of
 
 DEFAULT_LISTEN = "127.0.0.1:5672"
 
@@ -29,10 +30,11 @@ def address_of(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-async def serve(address: str, limits: BrokerLimits) -> tuple[Broker, Listener]:
-    """A broker that listens at `address`. Raises `InvalidArguments` beyond loopback, `Unavailable`."""
+async def serve(address: str, limits: BrokerLimits, door: Door = DEFAULT_DOOR) -> tuple[Broker, Listener]:
+    """A broker that listens at `address`. Errors as for `engine.listen`."""
     broker = Broker(limits)
-    listener = await listen(*address_of(address), broker, container="mh-broker", limits=limits.peer)
+    place = address_of(address)
+    listener = await listen(*place, broker, container="mh-broker", door=door, limits=limits.peer)
     return broker, listener
 
 
@@ -46,7 +48,7 @@ def listening_at(address: str, listener: Listener) -> str:
 
 async def _body(process: Process) -> None:
     address: str = process.options.listen
-    broker, listener = await serve(address, BrokerLimits())
+    broker, listener = await serve(address, BrokerLimits(), door_of(process.config))
     sweeping = asyncio.create_task(broker.sweep())
     try:
         process.ready(f"listening on {listening_at(address, listener)}")
@@ -63,7 +65,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--listen",
         metavar="HOST:PORT",
         default=DEFAULT_LISTEN,
-        help=f"a loopback address; port 0 picks one (default {DEFAULT_LISTEN})",
+        help=f"beyond loopback it needs [tls]; port 0 picks one (default {DEFAULT_LISTEN})",
     )
 
 
@@ -72,6 +74,7 @@ COMMAND = Command(
     "Carry messages between the agents and consoles of one machine or small site.",
     _body,
     _options,
+    frozenset({"tls", "login"}),
 )
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from mh_amqp import codec, messages, types
 from mh_amqp.asking import Asker, asker
 from mh_amqp.bodies import arguments_in_json
 from mh_amqp.connection import Connection
+from mh_amqp.console import configuration, with_password
 from mh_amqp.events import decode_event, field_types
 from mh_amqp.links import Delivery
 from mh_amqp.management import READ, UPDATE
@@ -40,7 +41,8 @@ from mh_amqp.names import (
     place,
 )
 from mh_amqp.status import body_of, problem_of
-from mh_amqp.upkeep import dial_place
+from mh_amqp.tls import Tls, files_of
+from mh_amqp.upkeep import NO_FILES, dial_place
 
 log = logging.getLogger(__name__)
 MARGIN = 1.0
@@ -60,7 +62,9 @@ FLEET: Mapping[str, str] = {
 async def connect(url: str) -> "AmqpTransport":
     """A transport to a host, a listening agent or a broker. Raises `invalid-arguments` for a URL that it
     cannot read, `unavailable` or `timeout` when nobody answers there."""
-    transport = AmqpTransport(place(url))
+    where = place(url)
+    tls = Tls(files_of(configuration())) if where.secured else NO_FILES
+    transport = AmqpTransport(with_password(where), tls)
     await transport.open(CONNECT_SECONDS)
     return transport
 
@@ -68,8 +72,9 @@ async def connect(url: str) -> "AmqpTransport":
 class AmqpTransport:
     """`libmh.client.Transport` over one connection at a time."""
 
-    def __init__(self, where: Place) -> None:
+    def __init__(self, where: Place, tls: Tls = NO_FILES) -> None:
         self.place = where
+        self._tls = tls
         self._asker: Asker | None = None
         self._opening = asyncio.Lock()
         self._container = f"mh-client-{secrets.token_hex(6)}"
@@ -88,7 +93,7 @@ class AmqpTransport:
             return self._asker
 
     async def _connected(self, deadline: float) -> Asker:
-        connection = await dial_place(self.place, self._container, deadline=deadline)
+        connection = await dial_place(self.place, self._container, tls=self._tls, deadline=deadline)
         try:
             return await asker(connection)
         except BaseException:

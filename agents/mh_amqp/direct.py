@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from libmh.errors import Unavailable
 from mh_amqp.addresses import REPLY_PREFIX, matches
 from mh_amqp.connection import Connection
-from mh_amqp.engine import Listener, listen
+from mh_amqp.engine import DEFAULT_DOOR, Door, Listener, listen
 from mh_amqp.events import Encoded, Outbox
 from mh_amqp.intake import Intake
 from mh_amqp.limits import Limits
@@ -122,10 +122,12 @@ def _forget(peer: Peer, link: Sender) -> None:
         del peer.replies[address]
 
 
-async def listen_at(place: tuple[str, int], host: str, intake: Intake, outbox: Outbox) -> Listener:
-    """Accept consoles at host and port. Raises `InvalidArguments` beyond loopback, `Unavailable` when
-    taken."""
-    return await listen(*place, Direct(intake, outbox), container=AGENT_CONTAINER + host, limits=LIMITS)
+async def listen_at(
+    place: tuple[str, int], host: str, intake: Intake, outbox: Outbox, door: Door = DEFAULT_DOOR
+) -> Listener:
+    """Accept consoles at host and port. Errors as for `engine.listen`."""
+    served = Direct(intake, outbox)
+    return await listen(*place, served, container=AGENT_CONTAINER + host, door=door, limits=LIMITS)
 
 
 async def settle(listener: Listener, seconds: float) -> None:

@@ -17,7 +17,7 @@ CHANGED = "properties_changed"
 """The last word of the address of an event that says that properties changed."""
 AGENT_CONTAINER = "mh-amqp:"
 """How the container id of a listening agent begins; its host's UUID follows."""
-DEFAULT_PORT = 5672
+PORTS = {"amqp": 5672, "amqps": 5671}
 
 
 def is_private(address: str) -> bool:
@@ -51,27 +51,33 @@ class Place:
     uuid: str = ""
     user: str | None = None
     password: str | None = None
+    scheme: str = "amqp"
+
+    @property
+    def secured(self) -> bool:
+        """Whether it is to be reached by TLS."""
+        return self.scheme == "amqps"
 
     @property
     def shown(self) -> str:
         """For people and logs: without credentials."""
         bracketed = f"[{self.host}]" if ":" in self.host else self.host
-        return f"amqp://{bracketed}:{self.port}" + (f"/{self.uuid}" if self.uuid else "")
+        return f"{self.scheme}://{bracketed}:{self.port}" + (f"/{self.uuid}" if self.uuid else "")
 
 
 def place(url: str) -> Place:
-    """The parts of `amqp://[user:password@]host[:port][/HOST-UUID]`. Raises `InvalidArguments`."""
+    """The parts of `amqp[s]://[user:password@]host[:port][/HOST-UUID]`. Raises `InvalidArguments`."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:  # a port that is no number, a bracket that does not close
         raise _refusal(url) from error
     uuid = unquote(parts.path.removeprefix("/"))
-    if parts.scheme != "amqp" or not host or "/" in uuid or parts.query or parts.fragment:
+    if parts.scheme not in PORTS or not host or "/" in uuid or parts.query or parts.fragment:
         raise _refusal(url)
     user = None if parts.username is None else unquote(parts.username)
     password = None if parts.password is None else unquote(parts.password)
-    return Place(host, DEFAULT_PORT if port is None else port, uuid, user, password)
+    return Place(host, PORTS[parts.scheme] if port is None else port, uuid, user, password, parts.scheme)
 
 
 def listening_place(text: str) -> tuple[str, int]:
@@ -85,6 +91,6 @@ def listening_place(text: str) -> tuple[str, int]:
 def _refusal(url: str) -> InvalidArguments:
     shown = url.rpartition("@")[2][:200]
     return InvalidArguments(
-        f"'{shown}' is not the URL of a broker or agent: expected amqp://host:port[/HOST-UUID]",
+        f"'{shown}' is not the URL of a broker or agent: expected amqp://host:port[/HOST-UUID], or amqps://",
         argument="url",
     )

@@ -2,10 +2,13 @@
 
 import ipaddress
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from libmh import errors
-from mh_amqp.tls import Tls
+from mh_amqp.tls import Tls, files_of
 from mh_amqp.users import Users
 
 ANONYMOUS = "ANONYMOUS"
@@ -52,6 +55,20 @@ class Door:
         by_password = (*SCRAM, PLAIN) if self.users is not None else ()
         found = (*((EXTERNAL,) if external else ()), *by_password, *((ANONYMOUS,) if self.anonymous else ()))
         return Offer(found, self.users, external)
+
+
+def door_of(config: Mapping[str, Any]) -> Door:
+    """Whom a configuration lets in: `[tls]` as in `mh_amqp.tls`, and `users`, a file, in `[login]`. Raises
+    `InvalidArguments` and `BackendFailed` for what cannot be, before anybody comes."""
+    files = files_of(config)
+    table = config.get("login", {})
+    path = table.get("users")
+    if not set(table) <= {"users"} or not isinstance(path, str | None):
+        raise errors.InvalidArguments("[login]: expected users, the path of a file", argument="login")
+    users = None if path is None else Users(Path(path))
+    if users is not None:
+        users.read()
+    return Door(users, Tls(files) if files.certificate else None)
 
 
 def is_unix(host: str) -> bool:

@@ -26,6 +26,7 @@ from mh_amqp.links import Receiver, Sender
 from mh_amqp.management import Management
 from mh_amqp.messages import Message
 from mh_amqp.names import HOST_PREFIX, place
+from mh_amqp.tls import Tls, files_of
 from mh_amqp.upkeep import DEFAULT_PACE, Pace, Upkeep
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ class Serving:
             session,
             lambda shown: self._say(f"waiting for {shown}"),
             self.pace,
+            Tls(files_of(self.process.config)),
         )
         await upkeep.run()
         await self.intake.stop(DRAIN_SECONDS)

@@ -8,8 +8,10 @@ without a restart.
 import datetime as dt
 import logging
 import ssl
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from libmh.errors import BackendFailed, InvalidArguments
 
@@ -43,6 +45,21 @@ class Files:
     def all(self) -> tuple[Path, ...]:
         found = (self.certificate, self.key, self.authorities, self.revoked)
         return tuple(each for each in found if each is not None)
+
+
+def files_of(config: Mapping[str, Any]) -> Files:
+    """The table `[tls]` of a configuration: its keys are the names of `Files`. Raises `InvalidArguments`."""
+    table = config.get("tls", {})
+    known = [each.name for each in fields(Files)]
+    for name, value in table.items():
+        if name not in known or not isinstance(value, str) or not value:
+            raise InvalidArguments(
+                f"[tls] {name}: expected the path of a PEM file under one of {', '.join(known)}",
+                argument="tls",
+            )
+    if ("key" in table) != ("certificate" in table):
+        raise InvalidArguments("[tls]: expected a certificate with its key, or neither", argument="tls")
+    return Files(**{name: Path(value) for name, value in table.items()})
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from libmh.connections import Connections
@@ -14,9 +14,12 @@ from mh_amqp.connection import Connection
 from mh_amqp.engine import dial
 from mh_amqp.limits import Limits
 from mh_amqp.names import Place, place
-from mh_amqp.security import ANONYMOUS, PLAIN, Login
+from mh_amqp.security import ANONYMOUS, EXTERNAL, PLAIN, SCRAM, Login
+from mh_amqp.tls import Files, Tls
 
 log = logging.getLogger(__name__)
+NO_FILES = Tls(Files())
+"""What the system trusts, and nothing to show."""
 DIAL_SECONDS = 10.0
 IDLE_SECONDS = 30.0
 CLOSE_SECONDS = 2.0
@@ -47,18 +50,27 @@ class Pace:
 DEFAULT_PACE = Pace()
 
 
-def login_of(where: Place) -> Login:
-    """How to log in at a URL: PLAIN where it names a user, ANONYMOUS otherwise."""
-    if where.user is None:
-        return Login((ANONYMOUS,))
-    return Login((PLAIN,), where.user, where.password)
+def login_of(where: Place, tls: Tls = NO_FILES) -> Login:
+    """How to log in at a URL: as the user that it names, by the certificate that there is, or as nobody."""
+    secured = tls if where.secured else None
+    if where.user is not None:
+        return Login((*SCRAM, PLAIN), where.user, where.password, secured)
+    by_certificate = (EXTERNAL,) if where.secured and tls.files.certificate else ()
+    return Login((*by_certificate, ANONYMOUS), tls=secured)
 
 
-async def dial_place(where: Place, container: str, *, deadline: float = DIAL_SECONDS) -> Connection:
-    """A connection to the place of a URL. Errors as for `engine.dial`."""
-    limits = Limits(idle=IDLE_SECONDS)
+async def dial_place(
+    where: Place, container: str, *, tls: Tls = NO_FILES, deadline: float = DIAL_SECONDS
+) -> Connection:
+    """A connection to the place of a URL; `tls` says what to show and whom to trust where it begins with
+    `amqps`. Errors as for `engine.dial`."""
     return await dial(
-        where.host, where.port, container=container, login=login_of(where), limits=limits, deadline=deadline
+        where.host,
+        where.port,
+        container=container,
+        login=login_of(where, tls),
+        limits=Limits(idle=IDLE_SECONDS),
+        deadline=deadline,
     )
 
 
@@ -74,6 +86,7 @@ class Upkeep:
     session: Callable[[Connection, str], Awaitable[None]]
     waiting: Callable[[str], None] = lambda _url: None
     pace: Pace = DEFAULT_PACE
+    tls: Tls = field(default_factory=lambda: NO_FILES)
     failures: int = 0
 
     async def run(self) -> None:
@@ -121,7 +134,7 @@ class Upkeep:
 
     async def _dial(self, where: Place) -> Connection | None:
         """A connection, unless `stop` is set first."""
-        dialling = asyncio.ensure_future(dial_place(where, self.container))
+        dialling = asyncio.ensure_future(dial_place(where, self.container, tls=self.tls))
         stopping = asyncio.ensure_future(self.stop.wait())
         try:
             await asyncio.wait({dialling, stopping}, return_when=asyncio.FIRST_COMPLETED)
