@@ -17,7 +17,7 @@ from testbed.machine import Host, booted_host
 PACKAGING = ROOT / "packaging"
 UNITS = sorted((PACKAGING / "systemd").glob("*.service"))
 NAMES = [unit.stem for unit in UNITS]
-EXPOSURE = {"mh-broker": 1.5, "mh-conductor": 1.5, "mh-amqp": 3.5, "mh-dbus": 4.0}
+EXPOSURE = {"mh-broker": 1.5, "mh-conductor": 1.5, "mh-amqp": 2.0, "mh-dbus": 4.0}
 INSIDE = "/opt/matahari"
 
 
@@ -78,7 +78,7 @@ def installed_files() -> dict[str, str]:
     for folder, place in places.items():
         for path in (PACKAGING / folder).iterdir():
             files[f"/usr/lib/{place}/{path.name}"] = path.read_text()
-    for pattern in ("dbus-1/**/*.conf", "polkit-1/**/*.policy"):
+    for pattern in ("dbus-1/**/*.conf", "polkit-1/**/*.policy", "polkit-1/**/*.rules"):
         for path in PACKAGING.glob(pattern):
             files[f"/usr/share/{path.relative_to(PACKAGING)}"] = path.read_text()
     return files
