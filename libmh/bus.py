@@ -75,7 +75,8 @@ Message: TypeAlias = Any
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """What is used of a D-Bus library: its classes, and `open`, which makes a connection to an address."""
+    """What is used of a D-Bus library: its classes, `open`, which makes a connection to an address, and
+    `hold`, which makes a variant of a value that is known to fit its signature."""
 
     name: str
     message: Any
@@ -83,6 +84,7 @@ class Library:
     types: Any
     flags: Any
     open: Callable[[str], Any]
+    hold: Callable[[str, Any], Any]
 
 
 @functools.cache
@@ -109,7 +111,13 @@ def _fast() -> Library:
     from dbus_fast.aio import MessageBus
 
     return Library(
-        "dbus-fast", FastMessage, Variant, MessageType, MessageFlag, lambda at: MessageBus(bus_address=at)
+        "dbus-fast",
+        FastMessage,
+        Variant,
+        MessageType,
+        MessageFlag,
+        open=lambda at: MessageBus(bus_address=at),
+        hold=lambda signature, value: Variant(signature, value, False),  # noqa: FBT003 - the library's
     )
 
 
@@ -158,7 +166,13 @@ def _next() -> Library:
             self._sock.close()
 
     return Library(
-        "dbus-next", NextMessage, Variant, MessageType, MessageFlag, lambda at: Careful(bus_address=at)
+        "dbus-next",
+        NextMessage,
+        Variant,
+        MessageType,
+        MessageFlag,
+        open=lambda at: Careful(bus_address=at),
+        hold=Variant,
     )
 
 

@@ -22,7 +22,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from libmh.bus import unwrap, variant
+from libmh.bus import library, unwrap, variant
 from libmh.spec import (
     RANGES,
     Anything,
@@ -41,6 +41,7 @@ from libmh.spec import (
 )
 
 Encoder: TypeAlias = Callable[[Any], Any]
+Decoder: TypeAlias = Callable[[Any], Plain]
 
 WORDS: Mapping[Word, str] = {
     Word.BOOL: "b",
@@ -57,6 +58,7 @@ WORDS: Mapping[Word, str] = {
     Word.BYTES: "ay",
     Word.TIME: "t",
 }
+LEAVES = frozenset({bool, int, float, str, bytes})
 NULL = "g"
 ANY = "v"
 CLOSING: Mapping[str, str] = {"(": ")", "{": "}"}
@@ -134,14 +136,17 @@ def _as_it_is(plain: Any) -> Any:
 
 
 def _record_encoder(declared: RecordOf) -> Encoder:
-    fields = {name: (signature_of(kind), encoder(kind)) for name, kind in _field_types(declared).items()}
+    fields = [(name, signature_of(kind), encoder(kind)) for name, kind in _field_types(declared).items()]
 
     def encode(plain: Mapping[str, Plain]) -> dict[str, Any]:
-        return {
-            name: one(plain[name]) if signature == ANY else variant(signature, one(plain[name]))
-            for name, (signature, one) in fields.items()
-            if plain.get(name) is not None
-        }
+        hold, body = library().hold, {}
+        for name, signature, one in fields:
+            value = plain.get(name)
+            if value is None:
+                continue
+            held = value if one is _as_it_is else one(value)
+            body[name] = held if signature == ANY else hold(signature, held)
+        return body
 
     return encode
 
@@ -176,23 +181,89 @@ def _free(plain: Plain) -> tuple[str, Any]:
 def decode(declared: Type, value: Any) -> Plain:
     """The plain tree of a value from a body. It does not judge: what does not fit its type comes out as it
     is, for `libmh.wire.parse` to refuse by name."""
-    if _is_variant(value):
-        return _decode_variant(declared, value)
+    return decoder(declared)(value)
+
+
+@functools.cache
+def decoder(declared: Type) -> Decoder:
+    """A function from a value in a body to its plain tree."""
+    inside = _inside(declared)
+
+    def decode_one(value: Any) -> Plain:
+        while _is_variant(value):
+            if value.signature == NULL:
+                return None
+            value = value.value
+        return inside(value)
+
+    return decode_one
+
+
+def _inside(declared: Type) -> Decoder:
     match declared:
-        case ListOf(item) if isinstance(value, list | bytes):
-            return [decode(item, each) for each in value]
-        case OptionalOf(item) if isinstance(value, list | bytes) and len(value) <= 1:
-            return decode(item, value[0]) if value else None
-        case MapOf(item) if isinstance(value, dict):
-            return {key: decode(item, each) for key, each in value.items()}
-        case RecordOf() if isinstance(value, dict):
-            kinds = _field_types(declared)
-            return {key: decode(kinds.get(key, Anything()), each) for key, each in value.items()}
+        case ListOf(item):
+            return _list_decoder(decoder(item))
+        case OptionalOf(item):
+            return _optional_decoder(decoder(item))
+        case MapOf(item):
+            return _map_decoder(decoder(item))
+        case RecordOf():
+            return _record_decoder(declared)
+        case Anything():
+            return _decode_anything
+        case _:
+            return _unwrapped
+
+
+def _unwrapped(value: Any) -> Plain:
     plain: Plain = unwrap(value)
     return plain
 
 
-@functools.cache
+def _list_decoder(one: Decoder) -> Decoder:
+    return lambda value: (
+        [one(each) for each in value] if isinstance(value, list | bytes) else _unwrapped(value)
+    )
+
+
+def _optional_decoder(one: Decoder) -> Decoder:
+    def decode_optional(value: Any) -> Plain:
+        if isinstance(value, list | bytes) and len(value) <= 1:
+            return one(value[0]) if value else None
+        return _unwrapped(value)
+
+    return decode_optional
+
+
+def _map_decoder(one: Decoder) -> Decoder:
+    def decode_map(value: Any) -> Plain:
+        if isinstance(value, dict):
+            return {key: one(each) for key, each in value.items()}
+        return _unwrapped(value)
+
+    return decode_map
+
+
+def _record_decoder(declared: RecordOf) -> Decoder:
+    kinds = _field_types(declared)
+    fields = {name: decoder(kind) for name, kind in kinds.items()}
+    scalars = frozenset(name for name, kind in kinds.items() if isinstance(kind, Scalar | Words))
+    unknown = decoder(Anything())
+
+    def decode_record(value: Any) -> Plain:
+        if not isinstance(value, dict):
+            return _unwrapped(value)
+        variants, plain = library().variant, {}
+        for key, each in value.items():
+            # most fields are a variant with a scalar: in a long list a call for each is most of the work
+            held = each.value if type(each) is variants and each.signature != NULL else each
+            known = key in scalars and type(held) in LEAVES
+            plain[key] = held if known else fields.get(key, unknown)(each)
+        return plain
+
+    return decode_record
+
+
 def _field_types(declared: RecordOf) -> Mapping[str, Type]:
     return {field.name: _present(field.type) for field in declared.fields}
 
@@ -201,23 +272,13 @@ def _is_variant(value: Any) -> bool:
     return hasattr(value, "signature") and hasattr(value, "value")
 
 
-def _decode_variant(declared: Type, value: Any) -> Plain:
-    if value.signature == NULL:
-        return None
-    if isinstance(declared, Anything):
-        return _decode_anything(value.value)
-    return decode(declared, value.value)
-
-
 def _decode_anything(value: Any) -> Plain:
-    if _is_variant(value):
-        return _decode_variant(Anything(), value)
+    one = decoder(Anything())
     if isinstance(value, list | tuple):
-        return [decode(Anything(), each) for each in value]
+        return [one(each) for each in value]
     if isinstance(value, dict):
-        return {key: decode(Anything(), each) for key, each in value.items()}
-    plain: Plain = unwrap(value)
-    return plain
+        return {key: one(each) for key, each in value.items()}
+    return _unwrapped(value)
 
 
 def encode_all(kinds: Sequence[Type], values: Sequence[Plain]) -> list[Any]:

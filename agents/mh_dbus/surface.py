@@ -167,10 +167,12 @@ def checked_size(plain: Plain, action: str) -> int:
 
 
 def _size(plain: Plain) -> int:
-    if isinstance(plain, str | bytes):
-        return 4 * len(plain) + 16 if isinstance(plain, str) and not plain.isascii() else len(plain) + 16
+    if isinstance(plain, str):
+        return (len(plain) if plain.isascii() else 4 * len(plain)) + 16
+    if isinstance(plain, bytes):
+        return len(plain) + 16
     if isinstance(plain, list):
         return 16 + sum(map(_size, plain))
     if isinstance(plain, dict):
-        return 16 + sum(len(key) + 16 + _size(each) for key, each in plain.items())
+        return 16 * (1 + len(plain)) + sum(map(len, plain)) + sum(map(_size, plain.values()))
     return 16
