@@ -78,7 +78,7 @@ def _add(text: Text, number: int, line: str) -> None:
     if verb == "transform":
         _transform(text, number, arguments)
     elif verb == "load-file":
-        text.reaches.add(Reach(_labels("".join(arguments[:1]), number)))
+        text.reaches.add(Reach(_labels("/" + "".join(arguments[:1]).lstrip("/"), number)))
     else:
         paths = arguments if "/augeas/context" in line else [*_at(arguments, COMMANDS[verb])]
         for path in paths:

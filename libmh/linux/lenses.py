@@ -39,7 +39,6 @@ COMMONEST: Mapping[str, str] = {
     "/etc/exports": "Exports.lns",
     "/etc/services": "Services.lns",
     "/etc/default/grub": "Shellvars.lns",
-    "/etc/chrony/chrony.conf": "Chrony.lns",
     "/etc/chrony.conf": "Chrony.lns",
     "/etc/ntp.conf": "Ntp.lns",
     "/etc/logrotate.conf": "Logrotate.lns",
@@ -54,6 +53,9 @@ COMMONEST: Mapping[str, str] = {
     "/etc/security/limits.conf": "Limits.lns",
 }
 """A file -> the lens that libaugeas would find for it."""
+
+UNTOLD: Mapping[str, str] = {"/etc/chrony/chrony.conf": "Chrony.lns"}
+"""A file that libaugeas has a lens for and does not know by this name: it is Debian's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +91,8 @@ class Lenses:
 
     def of(self, path: str) -> str | None:
         """The lens for a file, by its absolute name; None where there is none. Raises what asking raises."""
-        if path in COMMONEST:
-            return COMMONEST[path]
-        return next((lens.name for lens in self.all() if lens.takes(path)), None)
+        known = COMMONEST.get(path) or UNTOLD.get(path)
+        return known or next((lens.name for lens in self.all() if lens.takes(path)), None)
 
     def below(self, root: Path, directory: str) -> Iterator[tuple[str, str]]:
         """Every file below a directory of a root that a lens is for, with that lens."""
