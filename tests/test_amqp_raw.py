@@ -105,3 +105,28 @@ def test_sections_may_be_named_and_annotations_are_skipped() -> None:
 def test_what_does_not_fit_is_refused(message: bytes, why: str) -> None:
     with pytest.raises(raw.Malformed, match=why):
         raw.routing(message)
+
+
+@given(address=TEXT, subject=TEXT, id=IDS, ttl=st.integers(0, 4_000_000), body=NESTED)
+@pytest.mark.parametrize("said", [{}, {"user_id": b"another"}])
+def test_the_user_is_set_and_the_rest_kept(said: dict[str, bytes], **fields: object) -> None:
+    before = encoded(properties={"a": 1}, **fields, **said)
+    after = raw.with_user_id(before, raw.routing(before), b"CN=console")
+    read = raw.routing(after)
+    assert read.user_id == b"CN=console"
+    expected, found = Message(), Message()
+    expected.decode(before)
+    found.decode(after)
+    for name in ("address", "subject", "id", "ttl", "properties"):
+        assert getattr(found, name) == getattr(expected, name)
+    assert after.endswith(before[raw.routing(before).properties[1] :])
+
+
+def test_a_message_without_properties_gets_some() -> None:
+    body = b"\x00\x53\x77\x45"
+    header = b"\x00\x53\x70\x45"
+    for before in (body, header + body):
+        after = raw.with_user_id(before, raw.routing(before), b"me")
+        assert raw.routing(after).user_id == b"me"
+        assert after.endswith(body)
+        assert after.startswith(before[: -len(body)])

@@ -26,6 +26,7 @@ from mh_amqp.events import Source
 from mh_amqp.links import Sender
 from mh_amqp.names import MANAGEMENT, host_address, listening_place
 from mh_amqp.reports import Pace, Sending
+from mh_amqp.security import door_of
 from mh_amqp.server import farewell, serving
 
 log = logging.getLogger(__name__)
@@ -135,7 +136,8 @@ async def listening(process: Process, agent: HostAgent, source: Source, place: t
     everything = frozenset(agent.providers.bound)
     addresses = {host_address(source.host): everything, MANAGEMENT: everything}
     served = serving(process, agent.dispatcher, addresses, source)
-    listener = await listen_at(place, source.host, served.intake, served.outbox)
+    door = door_of(process.config)
+    listener = await listen_at(place, source.host, served.intake, served.outbox, door)
     shown = f"[{place[0]}]" if ":" in place[0] else place[0]
     process.ready(f"listening on {shown}:{listener.port} host {source.host}")
     try:

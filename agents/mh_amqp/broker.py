@@ -38,6 +38,8 @@ from mh_amqp.topics import Topics
 
 log = logging.getLogger(__name__)
 
+ANONYMOUS = "anonymous"
+
 QUEUE_BOUNDS = Bounds(depth=10_000, size=64 * MIB)
 PRIVATE_BOUNDS = Bounds(depth=5_000, size=32 * MIB)
 
@@ -212,33 +214,35 @@ class Broker:
 
     def _relay(self, connection: Connection, delivery: Delivery) -> None:
         """A message for the anonymous terminus goes where its `to` says."""
-        routing = self._read(connection, delivery)
-        if routing is None:
+        read = self._read(connection, delivery)
+        if read is None:
             return
+        routing, raw = read
         address = routing.to or ""
         node = kind(address)
         if not address or has_wildcards(address) or len(address) > self.limits.peer.address:
             self._refuse(delivery, outcome.INVALID_FIELD, f"'{address[:100]}' is no address to send to")
         elif node in (Kind.TOPIC, Kind.MULTICAST):
-            self._copy(address, delivery, routing)
+            self._copy(address, delivery, routing, raw)
         elif (queue := self._find(address)) is not None:
-            self._keep(queue, delivery, routing)
+            self._keep(queue, delivery, routing, raw)
         else:
             self.counters.refused += 1
             delivery.release()
 
     def _publish(self, connection: Connection, address: str, delivery: Delivery) -> None:
-        routing = self._read(connection, delivery)
-        if routing is not None:
-            self._copy(address, delivery, routing)
+        read = self._read(connection, delivery)
+        if read is not None:
+            self._copy(address, delivery, *read)
 
     def _enqueue(self, connection: Connection, queue: Queue, delivery: Delivery) -> None:
-        routing = self._read(connection, delivery)
-        if routing is not None:
-            self._keep(queue, delivery, routing)
+        read = self._read(connection, delivery)
+        if read is not None:
+            self._keep(queue, delivery, *read)
 
-    def _read(self, connection: Connection, delivery: Delivery) -> messages.Routing | None:
-        """What routing needs; None when the message was refused: unreadable, or in another user's name."""
+    def _read(self, connection: Connection, delivery: Delivery) -> tuple[messages.Routing, bytes] | None:
+        """What routing needs, and the message with the user that it is from; None when it was refused:
+        unreadable, or in another user's name."""
         self.counters.received += 1
         try:
             routing = messages.routing(delivery.raw)
@@ -248,19 +252,21 @@ class Broker:
         if routing.user_id and routing.user_id != connection.user.encode():
             self._refuse(delivery, outcome.UNAUTHORIZED, f"the user-id is not that of '{connection.user}'")
             return None
-        return routing
+        if routing.user_id or connection.user == ANONYMOUS:
+            return routing, delivery.raw
+        return routing, messages.with_user_id(delivery.raw, routing, connection.user.encode())
 
-    def _copy(self, address: str, delivery: Delivery, routing: messages.Routing) -> None:
+    def _copy(self, address: str, delivery: Delivery, routing: messages.Routing, raw: bytes) -> None:
         expires = self._expires(routing)
         if self._crowded():
             self._refuse(delivery, outcome.RESOURCE_LIMIT, "the broker's memory is used up")
-        elif self._topics.publish(address, delivery.raw, expires, settled=delivery.settled):
+        elif self._topics.publish(address, raw, expires, settled=delivery.settled):
             delivery.accept()
         else:
             self._refuse(delivery, outcome.RESOURCE_LIMIT, "too many messages are being copied")
 
-    def _keep(self, queue: Queue, delivery: Delivery, routing: messages.Routing) -> None:
-        stored = Stored(delivery.raw, self._expires(routing), settled=delivery.settled)
+    def _keep(self, queue: Queue, delivery: Delivery, routing: messages.Routing, raw: bytes) -> None:
+        stored = Stored(raw, self._expires(routing), settled=delivery.settled)
         if stored.expires is not None and stored.expires <= time.time():
             self.counters.expired += 1
             delivery.accept()

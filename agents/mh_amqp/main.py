@@ -10,6 +10,7 @@ from libmh.serve import main as run
 from mh_amqp.names import listening_place, place
 
 ALL = ""
+TABLES = frozenset({"authority", "tls", "login"})
 LOCAL = "local"
 DEFAULT_BROKER = "amqp://127.0.0.1:5672"
 
@@ -28,7 +29,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help=f"a broker to connect to; repeat it for more, tried in order (default {DEFAULT_BROKER})",
     )
     parser.add_argument(
-        "--listen", metavar="HOST:PORT", help="listen for consoles instead; loopback alone, port 0 picks one"
+        "--listen",
+        metavar="HOST:PORT",
+        help="listen for consoles instead; beyond loopback it needs [tls], port 0 picks one",
     )
     parser.add_argument(
         "--only", metavar="NAME,...", default="", help="serve these interfaces alone: Host,Network"
@@ -84,7 +87,7 @@ def _schema(name: str) -> str:
     return schema(found)
 
 
-COMMAND = Command("mh-amqp", "Serve this host on AMQP 1.0.", _body, _options, frozenset({"authority"}))
+COMMAND = Command("mh-amqp", "Serve this host on AMQP 1.0.", _body, _options, TABLES)
 
 if __name__ == "__main__":
     raise SystemExit(main())

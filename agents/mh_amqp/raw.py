@@ -37,8 +37,8 @@ class Malformed(ValueError):
 class Routing(NamedTuple):
     """`ttl` in milliseconds, `expiry` (absolute) in milliseconds since the epoch; None where absent.
 
-    `message_id` and `correlation_id` are the encoded values, type and all. `header` is where the header
-    section lies in the message, (0, 0) where there is none.
+    `message_id` and `correlation_id` are the encoded values, type and all. `header` and `properties` are
+    where those sections lie in the message; where they would begin, twice, when there are none.
     """
 
     to: str | None = None
@@ -51,6 +51,7 @@ class Routing(NamedTuple):
     ttl: int | None = None
     delivery_count: int = 0
     header: tuple[int, int] = (0, 0)
+    properties: tuple[int, int] = (0, 0)
 
 
 def routing(raw: bytes) -> Routing:
@@ -75,7 +76,7 @@ def _routing(raw: bytes) -> Routing:
             span = (at, end)
             ttl, count = _uint(raw, starts, 2), _uint(raw, starts, 4) or 0
         elif section == PROPERTIES:
-            starts, _ = _fields(raw, value)
+            starts, end = _fields(raw, value)
             return Routing(
                 to=_text(raw, starts, 2),
                 subject=_text(raw, starts, 3),
@@ -87,28 +88,41 @@ def _routing(raw: bytes) -> Routing:
                 ttl=ttl,
                 delivery_count=count,
                 header=span,
+                properties=(at, end),
             )
         elif section > PROPERTIES:
             break
         else:
             end = skip(raw, value)
         at = end
-    return Routing(ttl=ttl, delivery_count=count, header=span)
+    return Routing(ttl=ttl, delivery_count=count, header=span, properties=(at, at))
 
 
 def with_delivery_count(raw: bytes, count: int) -> bytes:
     """The message with the delivery-count of its header set; for one that is delivered again."""
-    start, end = routing(raw).header
-    fields = [b"\x40"] * 5
-    if end:
+    value = b"\x70" + min(count, 0xFFFFFFFF).to_bytes(4)
+    return _with_field(raw, routing(raw).header, HEADER, 4, value)
+
+
+def with_user_id(raw: bytes, told: Routing, user: bytes) -> bytes:
+    """The message with the user-id of its properties set; for one whose sender is known and has not said."""
+    value = b"\xb0" + len(user).to_bytes(4) + user
+    return _with_field(raw, told.properties, PROPERTIES, 1, value)
+
+
+def _with_field(raw: bytes, span: tuple[int, int], section: int, index: int, value: bytes) -> bytes:
+    """The message with a field of a section, which lies at `span` or is made there."""
+    start, end = span
+    fields: list[bytes] = []
+    if end > start:
         starts, _ = _fields(raw, _section(raw, start)[1])
-        for index, first in enumerate(starts[: len(fields)]):
-            fields[index] = raw[first : skip(raw, first)]
-    fields[4] = b"\x70" + min(count, 0xFFFFFFFF).to_bytes(4)
+        fields = [raw[first : skip(raw, first)] for first in starts]
+    fields += [b"\x40"] * (index + 1 - len(fields))
+    fields[index] = value
     body = b"".join(fields)
     # the producer's fields may be of any type and length: nobody looked at those that routing does not need
     size = (4 + len(body)).to_bytes(4) + len(fields).to_bytes(4)
-    return b"\x00\x53\x70\xd0" + size + body + raw[end:]
+    return raw[:start] + bytes((0, SMALL_ULONG, section, LIST32)) + size + body + raw[end:]
 
 
 def skip(raw: bytes, at: int) -> int:
