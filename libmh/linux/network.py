@@ -1,8 +1,10 @@
 """The `Network` of a Linux machine."""
 
-from libmh.api.network import Link, Network
+from libmh.api.network import Keeper, Link, Network, NetworkChange
 from libmh.context import Context
-from libmh.linux import addresses, identity, links
+from libmh.linux import addresses, identity, links, netwish
+from libmh.linux.netchanges import Changes
+from libmh.linux.netwish import SetMtu, Turn
 
 UP, DOWN = 0, 1
 
@@ -12,7 +14,9 @@ class LinuxNetwork(Network):
     holds."""
 
     def __init__(self, context: Context | None = None) -> None:
-        self._root = (context or Context()).root
+        context = context or Context()
+        self._root = context.root
+        self._changes = Changes(context)
 
     def uuid(self) -> str:
         return identity.get(self._root, "filesystem")
@@ -42,3 +46,57 @@ class LinuxNetwork(Network):
 
     def link(self, iface: str) -> Link:
         return links.read_one(self._root, iface)
+
+    def start(self, iface: str) -> int:
+        self._changes.turn(iface, up=True)
+        return self.status(iface)
+
+    def stop(self, iface: str) -> int:
+        self._changes.turn(iface, up=False)
+        return self.status(iface)
+
+    def keeper(self, iface: str) -> Keeper:
+        return self._changes.keeper(iface)
+
+    def set_addresses(
+        self, iface: str, addresses: list[str], gateway: str = "", confirm: int = 60
+    ) -> NetworkChange:
+        return self._changes.make(iface, netwish.addresses(addresses, gateway), confirm)
+
+    def set_mtu(self, iface: str, mtu: int, confirm: int = 60) -> NetworkChange:
+        return self._changes.make(iface, SetMtu(mtu), confirm)
+
+    def add_route(
+        self, iface: str, destination: str, gateway: str = "", metric: int = 0, confirm: int = 60
+    ) -> NetworkChange:
+        return self._changes.make(iface, netwish.add_route(destination, gateway, metric), confirm)
+
+    def remove_route(
+        self, iface: str, destination: str, gateway: str = "", confirm: int = 60
+    ) -> NetworkChange:
+        return self._changes.make(iface, netwish.remove_route(destination, gateway), confirm)
+
+    def restart(self, iface: str, confirm: int = 60) -> NetworkChange:
+        return self._changes.make(iface, Turn.RESTART, confirm)
+
+    def up(self, iface: str, confirm: int = 60) -> NetworkChange:
+        return self._changes.make(iface, Turn.UP, confirm)
+
+    def down(self, iface: str, confirm: int = 60) -> NetworkChange:
+        return self._changes.make(iface, Turn.DOWN, confirm)
+
+    def confirm(self, id: str) -> NetworkChange:  # noqa: A002 - its wire name
+        return self._changes.confirm(id)
+
+    def roll_back(self, id: str) -> NetworkChange:  # noqa: A002 - its wire name
+        return self._changes.roll_back(id)
+
+    def changes(self) -> list[NetworkChange]:
+        return self._changes.list_changes()
+
+    def watch(self) -> None:
+        """Look after changes that were left pending; the agent calls this once."""
+        self._changes.watch()
+
+    def close(self) -> None:
+        self._changes.close()

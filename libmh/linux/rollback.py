@@ -1,0 +1,134 @@
+"""Rolling back a change to the network: by the agent, or, when its time has come, by this program alone.
+
+python -m libmh.linux.rollback STATE ID
+"""
+
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+
+from libmh.api.network import Keeper
+from libmh.context import Root
+from libmh.errors import NotFound, Problem, Timeout
+from libmh.linux.keeper import LinkKeeper, keeper_of
+from libmh.linux.kernelnet import LinkState, state
+from libmh.linux.netproof import came_back, wait_until
+from libmh.linux.netrecord import Record, Records, Stage, boot_id, clock
+
+log = logging.getLogger("libmh.linux.rollback")
+LOCK_SECONDS = 10.0
+UNDO_SECONDS = 30.0
+SETTLE_SECONDS = 8.0
+ATTEMPTS = 10
+PAUSE = 3.0
+EARLY = 0.2
+LATE = "it was not confirmed in time"
+UNMADE = "it was not made to its end"
+RESTARTED = "the host was restarted before it was confirmed"
+ENDS = {Stage.FAILING: Stage.FAILED, Stage.ROLLING_BACK: Stage.ROLLED_BACK}
+
+
+def undo(records: Records, record: Record, stage: Stage, reason: str) -> Record:
+    """Bring back what was before a change that the caller holds, and say so. `stage` is `FAILING` or
+    `ROLLING_BACK`, and is decided once this was called. Raises what the keeper raises; it can be called
+    again then."""
+    record = records.step(record, stage, reason)
+    root = Root(Path(record.root))
+    keeper = keeper_of(root, record.link, record.keeper)
+    keeper.undo(record.saved)
+    wait_until(keeper.done, UNDO_SECONDS, f"'{record.link}' did not come back to what it was")
+    _settled(root, record)
+    return records.step(record, ENDS[stage])
+
+
+def _settled(root: Root, record: Record) -> None:
+    """The keeper has what was; give the kernel's state a while to follow."""
+    before = LinkState.of(record.before)
+    try:
+        wait_until(lambda: came_back(before, state(root, record.link)), SETTLE_SECONDS, "it is not all back")
+    except Problem as problem:
+        log.warning("change '%s' of '%s' was undone, but %s", record.id, record.link, problem)
+
+
+def settle(records: Records, change: str, reason: str, seconds: float = LOCK_SECONDS) -> Record:
+    """End a change that nobody confirmed, or finish what was begun with it. Answers how it ended; raises
+    `timeout` when somebody holds it all the time."""
+    with records.holding(change, seconds):
+        return settle_held(records, records.get(change), reason)
+
+
+def settle_held(records: Records, record: Record, reason: str) -> Record:
+    if record.stage.ended:
+        return record
+    if record.boot != boot_id(Root(Path(record.root))):
+        return _after_restart(records, record)
+    if record.stage is Stage.CONFIRMING:
+        keep(record)
+        return records.step(record, Stage.CONFIRMED)
+    if record.stage in (Stage.MAKING, Stage.FAILING):
+        return undo(records, record, Stage.FAILING, record.reason or UNMADE)
+    return undo(records, record, Stage.ROLLING_BACK, record.reason or reason)
+
+
+def keep(record: Record) -> None:
+    """Let a change last that has been decided to."""
+    _keeper(record).keep(record.saved)
+
+
+def _keeper(record: Record) -> LinkKeeper:
+    return keeper_of(Root(Path(record.root)), record.link, record.keeper)
+
+
+def _after_restart(records: Records, record: Record) -> Record:
+    """Nothing that was unconfirmed is on the disk. What was being confirmed may be, and is made whole."""
+    if record.stage is Stage.CONFIRMING and record.keeper is Keeper.NETWORKD:
+        keep(record)
+        return records.step(record, Stage.CONFIRMED)
+    failed = record.stage in (Stage.MAKING, Stage.FAILING)
+    return records.step(record, Stage.FAILED if failed else Stage.ROLLED_BACK, RESTARTED)
+
+
+def main(state: str, change: str) -> int:
+    """Roll it back unless it has ended; tried again while that cannot be."""
+    records = Records(Path(state))
+    try:
+        record = records.get(change)
+    except NotFound:
+        return 0
+    if record.bus:
+        os.environ.setdefault("DBUS_SYSTEM_BUS_ADDRESS", record.bus)
+    pause = threading.Event()
+    if record.stage is Stage.PENDING and record.due - clock() > EARLY:
+        pause.wait(record.due - clock())
+    for _ in range(ATTEMPTS):
+        try:
+            ended = settle(records, change, LATE)
+        except Timeout as problem:
+            log.warning("%s: %s", change, problem)
+            if _held_by_one_that_hangs(records, change):
+                return 0
+        except Problem as problem:
+            log.warning("%s: %s", change, problem)
+        else:
+            log.warning("change '%s' of '%s' is %s", change, ended.link, ended.stage)
+            return 0
+        pause.wait(PAUSE)
+    return 1
+
+
+def _held_by_one_that_hangs(records: Records, change: str) -> bool:
+    """Whoever makes a change has its own limit, which has passed: it hangs, and is not waited for."""
+    try:
+        record = records.get(change)
+        if record.stage in (Stage.MAKING, Stage.FAILING, Stage.ROLLING_BACK) or record.due < clock():
+            return settle_held(records, record, LATE).stage.ended
+    except Problem as problem:
+        log.warning("%s: %s", change, problem)
+    return False
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s")
+    sys.exit(main(sys.argv[1], sys.argv[2]))
