@@ -314,6 +314,7 @@ class Runner:
 
     def _reap(self, run: Run) -> None:
         del self._ended[run.handle]
+        self._poll.unregister(run.handle)
         os.close(run.handle)
         try:
             code = os.waitstatus_to_exitcode(os.waitpid(run.pid, 0)[1])
@@ -381,12 +382,14 @@ class Runner:
             self._stop(run)
 
     def _unwatch(self, fd: int) -> None:
+        # to close it is not enough: a script that is about to begin has it for a moment, and it is told as
+        # ready as long as that lasts
         if self._reading.pop(fd, None) is not None:
             self._poll.unregister(fd)
 
     def _drop(self, capture: Capture) -> None:
-        self._reading.pop(capture.fd, None)
-        os.close(capture.fd)  # which ends its registration
+        self._unwatch(capture.fd)
+        os.close(capture.fd)
 
 
 def _failed(error: BaseException) -> Ending:
