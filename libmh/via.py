@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, cast
 
 from libmh.call import Bound, Request, Verb
 from libmh.client import Transport, proxy
@@ -28,6 +28,8 @@ from libmh.spec import DEFAULT_DEADLINE, Interface, Kind, Plain, interface_of
 log = logging.getLogger("libmh.via")
 P = TypeVar("P")
 LOCAL = "local"
+NEIGHBOURS = ("system", "unix")
+"""URL schemes whose transports are a `Neighbour`."""
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 HOP = 0.5
@@ -43,7 +45,6 @@ UNDECLARED = frozenset(
 """What a bus says of a request that fits the declaration here: there it is another one."""
 
 
-@runtime_checkable
 class Neighbour(Transport, Protocol):
     """A transport to agents on the same machine, whose events are followed while they come and go."""
 
@@ -65,10 +66,15 @@ def host_interfaces(only: Collection[str] = ()) -> tuple[Interface, ...]:
 
 
 class Via:
-    """Stands for the providers of some interfaces, which answer behind a URL. `keep` holds the connection;
-    it belongs to one event loop."""
+    """Stands for the providers of some interfaces, which answer behind a URL; `kept` holds the connection.
+    It belongs to one event loop. Raises `invalid-arguments` for a URL that leads to no neighbour."""
 
     def __init__(self, url: str, interfaces: Sequence[Interface], events: Hub) -> None:
+        if url.partition(":")[0] not in NEIGHBOURS:
+            known = ", ".join((LOCAL, *NEIGHBOURS))
+            raise InvalidArguments(
+                f"--via: '{url}' leads to no agent of this host: expected one of {known}", argument="via"
+            )
         self.url = url
         self._interfaces: Mapping[str, Interface] = {each.name: each for each in interfaces}
         self._events = events
@@ -121,7 +127,7 @@ class Via:
     @contextlib.asynccontextmanager
     async def kept(self, connections: Connections) -> AsyncIterator[None]:
         """Connected as well as can be, as long as the block lasts. Raises `invalid-arguments` for a URL that
-        leads to no neighbour."""
+        cannot be read, `not-implemented` where the software for it is not installed."""
         try:
             await self._open(connections)
         except (InvalidArguments, NotImplementedHere):
@@ -140,13 +146,7 @@ class Via:
 
     async def _open(self, connections: Connections) -> None:
         connections.connecting(self.url)
-        opened = await open_transport(self.url)
-        if not isinstance(opened, Neighbour):
-            await opened.close()
-            raise InvalidArguments(
-                f"--via: '{self.url}' leads away from this host, expected a bus", argument="via"
-            )
-        self._there = opened
+        self._there = cast("Neighbour", await open_transport(self.url))
         connections.connected(self.url)
 
     def _lost(self, connections: Connections, problem: Problem) -> None:
