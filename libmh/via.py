@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, cast
 
 from libmh.call import Bound, Request, Verb
@@ -65,6 +65,18 @@ def host_interfaces(only: Collection[str] = ()) -> tuple[Interface, ...]:
     return tuple(interface for interface in known if wanted(interface, only))
 
 
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Two connections: what may take minutes, however much of it there is, keeps nothing quick waiting."""
+
+    quick: Neighbour
+    patient: Neighbour
+
+    async def close(self) -> None:
+        """Let go of both."""
+        await asyncio.gather(self.quick.close(), self.patient.close())
+
+
 class Via:
     """Stands for the providers of some interfaces, which answer behind a URL; `kept` holds the connection.
     It belongs to one event loop. Raises `invalid-arguments` for a URL that leads to no neighbour."""
@@ -78,7 +90,7 @@ class Via:
         self.url = url
         self._interfaces: Mapping[str, Interface] = {each.name: each for each in interfaces}
         self._events = events
-        self._there: Neighbour | None = None
+        self._lines: Lines | None = None
         self._why = "not connected yet"
 
     def providers(self) -> Providers:
@@ -92,12 +104,13 @@ class Via:
         """The answer from there, within the deadline asked for, or little more than the declared one. What
         is not served there, or otherwise, is `not-implemented`."""
         seconds = self._seconds(request)
-        there = self._there
-        if there is None:
+        lines = self._lines
+        if lines is None:
             raise Unavailable(f"'{self.url}' cannot be reached: {self._why}")
+        line = lines.quick if self._declared(request) <= DEFAULT_DEADLINE else lines.patient
         try:
             async with asyncio.timeout(seconds):
-                return await there.call(replace(request, deadline=seconds))
+                return await line.call(replace(request, deadline=seconds))
         except TimeoutError:
             raise Timeout(f"'{self.url}' did not answer within {seconds:g} s", source=self.url) from None
         except (NotFound, InvalidArguments) as problem:
@@ -106,13 +119,15 @@ class Via:
             asked = f"{request.interface}.{request.member or '*'}"
             raise NotImplementedHere(f"the agent at '{self.url}' does not serve '{asked}'") from problem
 
-    def _seconds(self, request: Request) -> float:
+    def _declared(self, request: Request) -> float:
         interface = self._interfaces[request.interface]
         if request.verb is Verb.GET_ALL:
-            declared = max((each.deadline for each in interface.of(Kind.PROPERTY)), default=DEFAULT_DEADLINE)
-        else:
-            declared = interface.members[request.member].deadline
-        return declared + HOP if request.deadline is None else min(request.deadline, declared + HOP)
+            return max((each.deadline for each in interface.of(Kind.PROPERTY)), default=DEFAULT_DEADLINE)
+        return interface.members[request.member].deadline
+
+    def _seconds(self, request: Request) -> float:
+        longest = self._declared(request) + HOP
+        return longest if request.deadline is None else min(request.deadline, longest)
 
     def proxy(self, protocol: Callable[..., P]) -> P:
         """The object behind the URL, for other threads than the loop's: each call blocks its own."""
@@ -140,18 +155,18 @@ class Via:
         finally:
             keeping.cancel()
             await asyncio.wait({keeping})
-            if self._there is not None:
-                await self._there.close()
+            await self._close()
             connections.closed(self.url)
 
     async def _open(self, connections: Connections) -> None:
         connections.connecting(self.url)
-        self._there = cast("Neighbour", await open_transport(self.url))
+        opened = [cast("Neighbour", await open_transport(self.url)) for _ in range(2)]
+        self._lines = Lines(*opened)
         connections.connected(self.url)
 
     def _lost(self, connections: Connections, problem: Problem) -> None:
         log.warning("'%s' cannot be reached: %s, trying again", self.url, problem)
-        self._there, self._why = None, problem.message
+        self._why = problem.message
         connections.waiting(self.url, problem.message)
 
     async def _keep(self, connections: Connections) -> None:
@@ -159,22 +174,40 @@ class Via:
         while True:
             began = time.monotonic()
             try:
-                if self._there is None:
+                if self._lines is None:
                     await self._open(connections)
-                await self._listen()
+                if self._lines is not None:
+                    await self._listen(self._lines)
             except Problem as problem:
-                if self._there is not None:
-                    await self._there.close()
+                await self._close()
                 self._lost(connections, problem)
             if time.monotonic() - began > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads tries
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    async def _listen(self) -> None:
-        if self._there is None:
-            return
-        async for event in self._there.follow(list(self._interfaces.values())):
+    async def _close(self) -> None:
+        lines, self._lines = self._lines, None
+        if lines is not None:
+            await lines.close()
+
+    async def _listen(self, lines: Lines) -> None:
+        """Pass events on until one of the connections is lost."""
+        following = {
+            asyncio.create_task(self._follow(lines.quick, list(self._interfaces.values()))),
+            asyncio.create_task(self._follow(lines.patient, [])),
+        }
+        try:
+            done, _ = await asyncio.wait(following, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                each.result()
+        finally:
+            for each in following:
+                each.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
+
+    async def _follow(self, line: Neighbour, interfaces: Sequence[Interface]) -> None:
+        async for event in line.follow(interfaces):
             interface = self._interfaces[event.interface]
             if not event.member:
                 # another version may have other properties

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from dbus_serving import serving
 from libmh.api.agent import Agent, ConnectionState
 from libmh.api.host import FactStatus, Host
 from libmh.api.network import Network
+from libmh.api.services import Services
 from libmh.call import Request, Verb
 from libmh.capability import build
 from libmh.client import Connection, connect
@@ -34,8 +35,8 @@ from libmh.errors import (
     Unavailable,
 )
 from libmh.events import Event, Hub
-from libmh.spec import U32, interface, interface_of, prop
-from libmh.via import Neighbour, Via, host_interfaces
+from libmh.spec import U32, Interface, interface, interface_of, prop
+from libmh.via import Lines, Neighbour, Via, host_interfaces
 from mh_dbus.files import polkit_policy
 from probe import OUTER, Probe
 from processes import agent, command, ready_line
@@ -443,32 +444,77 @@ async def _within(work: Any) -> None:
         await work
 
 
-def test_events_of_another_version_break_nothing(tmp_path: Path) -> None:
-    taken: list[Event] = []
+@dataclass
+class Line:
+    """A neighbour that only remembers; it is lost when it is told to be."""
 
-    class Other:
-        """A neighbour whose properties are not ours."""
+    events: Sequence[Event] = ()
+    asked: list[str] = field(default_factory=list)
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: bool = False
 
-        async def call(self, request: Request) -> None:
-            del request
+    async def call(self, request: Request) -> None:
+        self.asked.append(request.member)
 
-        async def close(self) -> None: ...
+    async def close(self) -> None:
+        self.closed = True
 
-        async def follow(self, interfaces: Sequence[Any]) -> Any:
-            yield Event(interfaces[0].name, "", {"hostname": "h", "unheard_of": 1}, 5, 1)
-            raise Unavailable("over")
+    async def follow(self, interfaces: Sequence[Interface]) -> AsyncIterator[Event]:
+        if interfaces:
+            for each in self.events:
+                yield each
+        await self.lost.wait()
+        raise Unavailable("over")
 
-    async def case() -> None:
-        hub = Hub()
-        hub.subscribe(taken.append)
-        via = Via("unix:path=/none", host_interfaces(["Host"]), hub)
-        via._there = cast("Neighbour", Other())
-        keeping = asyncio.create_task(via._keep(Connections(Hub())))
-        await eventually(lambda: taken)
+
+@asynccontextmanager
+async def over(quick: Line, patient: Line, only: str, hub: Hub) -> AsyncIterator[Via]:
+    """What is handed on over two lines, for which there is no other way once they are lost."""
+    via = Via("unix:path=/no/such/bus", host_interfaces([only]), hub)
+    via._lines = Lines(cast("Neighbour", quick), cast("Neighbour", patient))
+    keeping = asyncio.create_task(via._keep(Connections(Hub())))
+    try:
+        yield via
+    finally:
         keeping.cancel()
 
+
+def test_events_of_another_version_break_nothing() -> None:
+    async def case() -> None:
+        taken: list[Event] = []
+        hub = Hub()
+        hub.subscribe(taken.append)
+        other = Event(HOST, "", {"hostname": "h", "unheard_of": 1}, 5, 1)
+        async with over(Line([other]), Line(), "Host", hub):
+            await eventually(lambda: taken)
+        assert (taken[0].fields, taken[0].time) == ({"hostname": "h"}, 5)
+
     asyncio.run(_within(case()))
-    assert (taken[0].fields, taken[0].time) == ({"hostname": "h"}, 5)
+
+
+def test_what_takes_long_keeps_nothing_quick_waiting() -> None:
+    async def case() -> None:
+        quick, patient, name = Line(), Line(), interface_of(Services).name
+        async with over(quick, patient, "Services", Hub()) as via:
+            for member, verb in (("hostname", Verb.GET), ("", Verb.GET_ALL), ("start", Verb.CALL)):
+                await via.hand_on(Request(name, member, verb))
+            assert (quick.asked, patient.asked) == (["hostname", ""], ["start"])
+
+    asyncio.run(_within(case()))
+
+
+@pytest.mark.parametrize("which", ["quick", "patient"])
+def test_both_lines_are_made_again_when_one_is_lost(which: str) -> None:
+    async def case() -> None:
+        quick, patient = Line(), Line()
+        async with over(quick, patient, "Host", Hub()) as via:
+            assert await via.hand_on(Request(HOST, "hostname", Verb.GET)) is None
+            (quick if which == "quick" else patient).lost.set()
+            await eventually(lambda: quick.closed and patient.closed)
+            with pytest.raises(Unavailable):
+                await via.hand_on(Request(HOST, "hostname", Verb.GET))
+
+    asyncio.run(_within(case()))
 
 
 def test_the_shipped_rule_names_its_user() -> None:
