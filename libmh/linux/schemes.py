@@ -30,15 +30,18 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """How a program that made the change ended: its exit code, whether that means failure, what it said."""
+    """How a program that made the change ended: its exit code, whether that means failure, what it said.
+    `changed`: whether it changed anything, as far as it says."""
 
     code: int
     failed: bool
     output: str
+    changed: bool = True
 
 
 class Scheme(Protocol):
-    """A scheme. Both raise `Problem`; neither leaves anything behind or running after `seconds`."""
+    """A scheme. Both raise `Problem`; neither leaves anything behind or running after `seconds`. For puppet
+    the text may be `puppet://HOST`."""
 
     def forecast(self, text: str, seconds: float) -> Forecast:
         """What the text would change; it changes nothing."""
