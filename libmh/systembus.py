@@ -30,22 +30,23 @@ class SystemBus:
         signature: str = "",
         *arguments: Any,
         timeout: float = CALL_DEADLINE,
+        raw: bool = False,
     ) -> list[Any]:
-        """Call a method and return the values of its answer, variants unwrapped. Raises as `connect` and
-        `Bus.call`; `timeout` is for both together."""
+        """Call a method and return the values of its answer, variants unwrapped unless `raw`. Raises as
+        `connect` and `Bus.call`; `timeout` is for both together."""
         (outcome,) = self.call_many(
-            [BusCall(destination, path, interface, member, signature, arguments)], timeout=timeout
+            [BusCall(destination, path, interface, member, signature, arguments)], timeout=timeout, raw=raw
         )
         if isinstance(outcome, Problem):
             raise outcome
         return outcome
 
     def call_many(
-        self, calls: Sequence[BusCall], *, timeout: float = CALL_DEADLINE
+        self, calls: Sequence[BusCall], *, timeout: float = CALL_DEADLINE, raw: bool = False
     ) -> list[list[Any] | Problem]:
         """Make calls side by side, and return for each its values or the failure that it met. `timeout` is
         for all together; where there is no bus every call fails the same way."""
-        future = asyncio.run_coroutine_threadsafe(self._all(calls, timeout), background())
+        future = asyncio.run_coroutine_threadsafe(self._all(calls, timeout, raw=raw), background())
         try:
             return future.result(timeout + GRACE)
         except concurrent.futures.TimeoutError:
@@ -58,14 +59,16 @@ class SystemBus:
         if bus is not None:
             asyncio.run_coroutine_threadsafe(bus.close(), background()).result(2 * GRACE)
 
-    async def _all(self, calls: Sequence[BusCall], seconds: float) -> list[list[Any] | Problem]:
+    async def _all(
+        self, calls: Sequence[BusCall], seconds: float, *, raw: bool
+    ) -> list[list[Any] | Problem]:
         end = asyncio.get_running_loop().time() + seconds
         try:
             bus = await self._connected(seconds)
         except Problem as problem:
             return [problem for _ in calls]
         left = max(end - asyncio.get_running_loop().time(), 0.0)
-        return list(await asyncio.gather(*(_outcome(bus, call, left) for call in calls)))
+        return list(await asyncio.gather(*(_outcome(bus, call, left, raw=raw) for call in calls)))
 
     async def _connected(self, seconds: float) -> Bus:
         async with self._connecting:
@@ -74,9 +77,9 @@ class SystemBus:
             return self._bus
 
 
-async def _outcome(bus: Bus, call: BusCall, seconds: float) -> list[Any] | Problem:
+async def _outcome(bus: Bus, call: BusCall, seconds: float, *, raw: bool) -> list[Any] | Problem:
     try:
-        return await bus.make(call, timeout=seconds)
+        return await bus.make(call, timeout=seconds, raw=raw)
     except Problem as problem:
         return problem
 

@@ -56,8 +56,10 @@ def who(root: Root, link: str) -> Keeper:
     not answer: nothing is changed on a guess."""
     if not links.known(root, link):
         raise NotFound(f"there is no network link '{link[:60]}'", link=link[:60])
-    from libmh.linux import networkd
+    from libmh.linux import networkd, networkmanager
 
+    if _on_the_bus(root, networkmanager.PLACE.name) and networkmanager.manages(root, link):
+        return Keeper.NETWORK_MANAGER
     if _on_the_bus(root, networkd.PLACE.name) and networkd.manages(root, link):
         return Keeper.NETWORKD
     return Keeper.KERNEL
@@ -65,6 +67,10 @@ def who(root: Root, link: str) -> Keeper:
 
 def keeper_of(root: Root, link: str, kind: Keeper) -> LinkKeeper:
     """A keeper of that kind for a link."""
+    if kind is Keeper.NETWORK_MANAGER:
+        from libmh.linux.networkmanager import ByNetworkManager
+
+        return ByNetworkManager(root, link)
     if kind is Keeper.NETWORKD:
         from libmh.linux.networkd import ByNetworkd
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from libmh.api.network import Keeper, Network, NetworkChange
-from libmh.call import asking
+from libmh.caller import asking
 from libmh.context import Context
 from libmh.errors import Conflict, InvalidArguments, NotFound, Problem
 from libmh.linux import links, rollback
@@ -89,8 +89,9 @@ class Changes:
         return record.shown
 
     def confirm(self, change: str) -> NetworkChange:
-        """Keep it. `conflict` when it was rolled back."""
-        self._records.get(change)
+        """Keep it. `conflict` when it was rolled back, and while it is being made."""
+        if self._records.get(change).stage is Stage.MAKING:  # who asks now has not yet met what it does
+            raise Conflict(f"the change '{change}' is still being made", id=change)
         with self._records.holding(change, HOLD_SECONDS):
             record = self._records.get(change)
             if record.stage is Stage.CONFIRMED:
@@ -231,15 +232,12 @@ class Changes:
             return self._records.step(record, Stage.FAILING, f"{problem.message}; {worse.message}")
 
     def _keep(self, record: Record) -> Record:
-        record = self._records.step(record, Stage.CONFIRMING)
         try:
-            rollback.keep(record)
-        except Conflict as problem:
-            return self._records.step(record, Stage.ROLLED_BACK, problem.message)
+            return rollback.keep(self._records, record)
         except Problem:
-            self._records.step(record, Stage.PENDING)
+            if self._records.get(record.id).stage is Stage.CONFIRMING:
+                self._records.step(record, Stage.PENDING)
             raise
-        return self._records.step(record, Stage.CONFIRMED)
 
     def _arm(self, change: str, stage: str, seconds: float) -> None:
         directory = self._records.directory.parent

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from libmh.api.network import Keeper
 from libmh.context import Root
-from libmh.errors import NotFound, Problem, Timeout
-from libmh.linux.keeper import LinkKeeper, keeper_of
+from libmh.errors import Conflict, NotFound, Problem, Timeout
+from libmh.linux.keeper import keeper_of
 from libmh.linux.kernelnet import LinkState, state
 from libmh.linux.netproof import came_back, wait_until
 from libmh.linux.netrecord import Record, Records, Stage, boot_id, clock
@@ -65,27 +65,26 @@ def settle_held(records: Records, record: Record, reason: str) -> Record:
     if record.boot != boot_id(Root(Path(record.root))):
         return _after_restart(records, record)
     if record.stage is Stage.CONFIRMING:
-        keep(record)
-        return records.step(record, Stage.CONFIRMED)
+        return keep(records, record)
     if record.stage in (Stage.MAKING, Stage.FAILING):
         return undo(records, record, Stage.FAILING, record.reason or UNMADE)
     return undo(records, record, Stage.ROLLING_BACK, record.reason or reason)
 
 
-def keep(record: Record) -> None:
-    """Let a change last that has been decided to."""
-    _keeper(record).keep(record.saved)
-
-
-def _keeper(record: Record) -> LinkKeeper:
-    return keeper_of(Root(Path(record.root)), record.link, record.keeper)
+def keep(records: Records, record: Record) -> Record:
+    """Let a change last that has been decided to; what its manager undid meanwhile is undone whole."""
+    record = records.step(record, Stage.CONFIRMING)
+    try:
+        keeper_of(Root(Path(record.root)), record.link, record.keeper).keep(record.saved)
+    except Conflict as problem:
+        return undo(records, record, Stage.ROLLING_BACK, problem.message)
+    return records.step(record, Stage.CONFIRMED)
 
 
 def _after_restart(records: Records, record: Record) -> Record:
     """Nothing that was unconfirmed is on the disk. What was being confirmed may be, and is made whole."""
     if record.stage is Stage.CONFIRMING and record.keeper is Keeper.NETWORKD:
-        keep(record)
-        return records.step(record, Stage.CONFIRMED)
+        return keep(records, record)
     failed = record.stage in (Stage.MAKING, Stage.FAILING)
     return records.step(record, Stage.FAILED if failed else Stage.ROLLED_BACK, RESTARTED)
 
