@@ -4,11 +4,11 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+from libmh.caller import LOCAL, Caller, answering
 from libmh.errors import Failed, Internal, InvalidArguments, NotFound, NotImplementedHere, Problem
 from libmh.spec import Interface, Kind, Member, OptionalOf, Plain
 from libmh.wire import dump, parse
@@ -21,6 +21,17 @@ ESCAPES = (StopIteration, StopAsyncIteration, CancelledError)
 that a provider cannot have meant: it would end the agent, or leave its caller without an answer."""
 
 
+@runtime_checkable
+class Naming(Protocol):
+    """A provider that knows one thing under several names."""
+
+    def canonical(self, member: str, objects: Mapping[str, str]) -> Mapping[str, str]:
+        """The values that name what a member acts on, by argument, as the host itself calls them: aliases
+        resolved, defaults filled in. What is not known here keeps the caller's name, brought to its usual
+        form; it raises only when the host cannot be asked, and the call is refused then."""
+        ...
+
+
 class Verb(StrEnum):
     """What is asked of a member; `GET_ALL` is asked of an interface."""
 
@@ -28,29 +39,6 @@ class Verb(StrEnum):
     GET = "get"
     SET = "set"
     GET_ALL = "get-all"
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks. `identity` is what the transport authenticated: a bus name, `CN=...`, `anonymous` ..."""
-
-    transport: str
-    identity: str
-    uid: int | None = None
-
-    @property
-    def described(self) -> str:
-        """For a record: `dbus uid 1000`, `amqp anonymous`. A name on a bus says nothing once it has gone."""
-        return f"{self.transport} {self.identity if self.uid is None else f'uid {self.uid}'}"
-
-
-LOCAL = Caller("local", "local")
-_asking: ContextVar[Caller] = ContextVar("asking", default=LOCAL)
-
-
-def asking() -> Caller:
-    """Who asked for what a provider answers in this thread right now; `LOCAL` outside of a call."""
-    return _asking.get()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,16 +174,14 @@ def run(call: Call) -> Plain:
     implementation = getattr(call.bound.provider, name)
     if getattr(type(call.bound.provider), name, None) is getattr(call.bound.interface.protocol, name):
         raise NotImplementedHere(f"'{member.action}' is not implemented on this host")
-    before = _asking.set(call.request.caller)
     try:
-        answered = implementation(*call.values)
+        with answering(call.request.caller):
+            answered = implementation(*call.values)
         return None if call.request.verb is Verb.SET else convert(member, answered)
     except BaseException as error:
         if isinstance(error, Exception) and not isinstance(error, ESCAPES):
             raise
         raise BrokenProvider(f"{member.action} raised {type(error).__name__}: {error}") from error
-    finally:
-        _asking.reset(before)
 
 
 def convert(member: Member, answered: Any) -> Plain:

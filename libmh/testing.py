@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
-from libmh.call import Bound, Caller, Request
+from libmh.call import Bound, Request
+from libmh.caller import Caller
 from libmh.context import Context, Root
 from libmh.dispatch import Authority, Dispatcher
 from libmh.errors import Problem

@@ -37,7 +37,7 @@ from libmh.spec import (
 )
 from mh_amqp import codec
 from mh_amqp.asking import Asker, asker
-from mh_amqp.authority import Role, Roles
+from mh_amqp.authority import roles
 from mh_amqp.broker import Broker, BrokerLimits
 from mh_amqp.connection import Connection
 from mh_amqp.direct import listen_at
@@ -51,7 +51,7 @@ from testbed.child import child
 HOST = "127.0.0.1"
 UUID = "11112222333344445555666677778888"
 SOURCE = Source(UUID, "testhost", "boot-1")
-ALL = {"*": Role.OPERATOR}
+EVERYBODY = roles({"authority": {"*": "operator"}})
 TOY = "org.example.Toy"
 
 
@@ -224,7 +224,7 @@ async def direct_agent(
 ) -> AsyncIterator[Agent]:
     """A listening agent with a toy, or with what is given."""
     toy = CountingToy()
-    dispatcher = Dispatcher(bound or toys(toy), Context(), authority or Roles(ALL))
+    dispatcher = Dispatcher(bound or toys(toy), Context(), authority or EVERYBODY)
     names = frozenset(dispatcher.interfaces)
     served = serving(process(state), dispatcher, {host_address(UUID): names, MANAGEMENT: names}, SOURCE)
     listener = await listen_at((HOST, 0), UUID, served.intake, served.outbox)
@@ -274,7 +274,7 @@ async def broker_agent(
     """A toy's agent that keeps itself connected to a broker on this machine."""
     toy = toy or CountingToy()
     context = Context()
-    dispatcher = Dispatcher(toys(toy), context, Roles(ALL))
+    dispatcher = Dispatcher(toys(toy), context, EVERYBODY)
     run = process(state)
     served = serving(run, dispatcher, addresses or {host_address(UUID): [TOY]}, SOURCE)
     connections = Connections(context.events)

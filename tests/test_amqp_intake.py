@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amqp_serving import (
-    ALL,
+    EVERYBODY,
     TOY,
     CountingToy,
     ask,
@@ -23,13 +23,12 @@ from amqp_serving import (
     value,
     with_agent,
 )
-from libmh.call import Caller
+from libmh.caller import Caller
 from libmh.context import Context
 from libmh.dispatch import Dispatcher
 from libmh.errors import Problem
 from mh_amqp import codec, direct, messages, status, types
 from mh_amqp.asking import Asker
-from mh_amqp.authority import Roles
 from mh_amqp.management import Management
 from mh_amqp.messages import Message
 from mh_amqp.record import Record, key_of, lifetime
@@ -193,7 +192,7 @@ def test_few_run_at_a_time_and_reads_go_on(tmp_path: Path) -> None:
 )
 def test_any_json_is_answered(body: Any) -> None:
     async def test() -> None:
-        dispatcher = Dispatcher(toys(CountingToy()), Context(), Roles(ALL))
+        dispatcher = Dispatcher(toys(CountingToy()), Context(), EVERYBODY)
         node = Management(dispatcher, "")
         asked = request("split", content_type=messages.JSON)
         answer = await node.answer(replace(asked, data=json.dumps(body).encode()), Caller("amqp", "x"))

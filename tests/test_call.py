@@ -5,14 +5,11 @@ from typing import Any
 import pytest
 
 from libmh.call import (
-    LOCAL,
     Bound,
     BrokenProvider,
     Call,
-    Caller,
     Request,
     Verb,
-    asking,
     compatible,
     convert,
     look_up,
@@ -20,6 +17,7 @@ from libmh.call import (
     restore,
     run,
 )
+from libmh.caller import LOCAL, Caller, asking
 from libmh.errors import Failed, InvalidArguments, NotFound, NotImplementedHere
 from libmh.spec import Plain, interface_of
 from probe import Probe, ProbeHost

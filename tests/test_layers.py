@@ -14,7 +14,7 @@ import source_tree
 from source_tree import Source, parse
 
 CORE = ("libmh.spec", "libmh.declaration", "libmh.errors", "libmh.wire", "libmh.match")
-GIVEN = ("libmh.context", "libmh.events", "libmh.facts", "libmh.guard")  # what dispatch hands to a provider
+GIVEN = ("libmh.caller", "libmh.context", "libmh.events", "libmh.facts", "libmh.guard")  # what dispatch hands to a provider
 PERMISSIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("libmh.api", ("libmh.spec", "libmh.api")),
     *((module, CORE) for module in CORE),

@@ -47,7 +47,7 @@ async def run(process: Process) -> None:
     """Serve until the process is told to stop."""
     options = process.options
     only = tuple(word for word in options.only.split(",") if word)
-    authority = roles(process.config)
+    authority = roles(process.config, process.options.config)
     serving_from = here if options.via.partition(":")[0] == LOCAL else handing_on
     async with serving_from(process, authority, only) as base:
         source = await who(base.identity)

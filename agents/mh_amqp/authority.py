@@ -1,102 +1,108 @@
-"""Who may do what over AMQP: a role by identity, and nothing for anybody else.
+"""Who may do what over AMQP: the policy of the agent's configuration (`libmh.policy`), read again when the
+file has changed.
 
-::
-
-    [authority]
-    "CN=console-*" = "operator"
-    "anonymous" = "read-only"
-
-The keys are shell patterns over identities, the first that matches counts. `guest` may do what any local
-user may without polkit being asked: read properties, and call methods that are open to everybody;
-`read-only` reads whatever there is, logs too; `operator` also changes and disrupts; `none` is refused
-everything. Without the table, `anonymous` (which exists on loopback alone: through a broker elsewhere it is
-`anonymous@HOST`) is `guest`. Methods that are
-declared open to everybody and change only what their interface is for, as sending a report does, need no
-role, but are closed to `none`.
+Without a table `[authority]`, `anonymous` (which exists on loopback alone: through a broker elsewhere it is
+`anonymous@HOST`) is `guest`: it reads properties, and calls what is open to everybody, as any local user may
+without polkit being asked.
 """
 
-import fnmatch
+import logging
+import time
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from libmh.call import Request, Verb
 from libmh.dispatch import Objects
 from libmh.errors import InvalidArguments, NotAuthorized
-from libmh.spec import Access, Effect, Interface, Kind, Member
+from libmh.policy import Decision, NeedsObjects, Policy, asked, policy
+from libmh.spec import Interface, Kind, Member
 
+log = logging.getLogger(__name__)
 ANONYMOUS = "anonymous"
-MAX_KNOWN = 1024
+DEFAULT: Mapping[str, str] = {ANONYMOUS: "guest"}
 MAX_SHOWN = 200
-
-
-class Role(StrEnum):
-    """What an identity may do."""
-
-    NONE = "none"
-    GUEST = "guest"
-    READ_ONLY = "read-only"
-    OPERATOR = "operator"
-
-
-DEFAULT: Mapping[str, Role] = {ANONYMOUS: Role.GUEST}
+MAX_FILE = 1 << 20
+MAX_KNOWN = 4096
+LOOK_SECONDS = 1.0
 
 
 @dataclass(slots=True)
 class Roles:
-    """`libmh.dispatch.Authority` by the roles of a configuration; identities that match nothing have no
-    role."""
+    """`libmh.dispatch.Authority` by a policy; `source` is the file that it was read from."""
 
-    roles: Mapping[str, Role] = field(default_factory=lambda: DEFAULT)
-    _known: dict[str, Role | None] = field(default_factory=dict)
+    policy: Policy = field(default_factory=lambda: policy({}, DEFAULT))
+    source: Path | None = None
+    _seen: tuple[int, int, int] = (0, 0, 0)
+    _looked: float = 0.0
+    _readers: dict[tuple[str, str], bool] = field(default_factory=dict)
 
-    def role(self, identity: str) -> Role | None:
-        if identity not in self._known:
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            found = (role for glob, role in self.roles.items() if fnmatch.fnmatchcase(identity, glob))
-            self._known[identity] = next(found, None)
-        return self._known[identity]
-
-    def may_read(self, identity: str) -> bool:
-        return self.role(identity) in (Role.GUEST, Role.READ_ONLY, Role.OPERATOR)
+    def may_read(self, identity: str, interface: Interface) -> bool:
+        """Whether all properties of an interface may be read; remembered until the policy changes."""
+        current = self._current()
+        key = (identity, interface.name)
+        if key not in self._readers:
+            if len(self._readers) >= MAX_KNOWN:
+                self._readers.clear()
+            self._readers[key] = current.decide_all(identity, interface).allowed
+        return self._readers[key]
 
     async def authorise(
         self, request: Request, interface: Interface, member: Member | None, objects: Objects
     ) -> None:
-        """Raise `NotAuthorized`, naming action and identity, unless the role is enough."""
-        del objects  # a role is for all objects alike
-        if not self._allows(request, member):
-            identity = request.caller.identity[:MAX_SHOWN]
-            action = f"{interface.name}.{member.name if member else request.member or '*'}"
+        """Raise `NotAuthorized`, naming action and identity, unless the policy allows it."""
+        identity = request.caller.identity
+        said = await self._decision(request, interface, member, objects)
+        if not said.allowed:
+            action = f"{interface.name}.{member.name if member else '*'}"
             verb = "change" if request.verb is Verb.SET else "use" if request.verb is Verb.CALL else "read"
-            raise NotAuthorized(f"'{identity}' may not {verb} '{action}'", action=action, identity=identity)
-
-    def _allows(self, request: Request, member: Member | None) -> bool:
-        role = self.role(request.caller.identity)
-        if role is Role.OPERATOR:
-            return True
-        if member is None or request.verb in (Verb.GET, Verb.GET_ALL):
-            return self.may_read(request.caller.identity)
-        if request.verb is Verb.CALL and member.kind is Kind.METHOD:
-            is_open = member.access is Access.OPEN
-            if member.effect is Effect.READS:
-                return role is Role.READ_ONLY or (is_open and role is Role.GUEST)
-            return is_open and role is not Role.NONE
-        return False
-
-
-def roles(config: Mapping[str, Any]) -> Roles:
-    """The roles of a configuration file. Raises `InvalidArguments` for a word that is no role."""
-    table = config.get("authority")
-    if table is None:
-        return Roles()
-    known = [str(role) for role in Role]
-    for identity, word in table.items():
-        if word not in known:
-            raise InvalidArguments(
-                f"[authority] '{identity}': expected one of {', '.join(known)}, got '{word}'",
-                argument="authority",
+            # why is for those who write the policy
+            log.info("'%s' may not %s '%s': %s", identity[:MAX_SHOWN], verb, action, said.reason)
+            raise NotAuthorized(
+                f"'{identity[:MAX_SHOWN]}' may not {verb} '{action}'",
+                action=action,
+                identity=identity[:MAX_SHOWN],
             )
-    return Roles({identity: Role(word) for identity, word in table.items()})
+
+    async def _decision(
+        self, request: Request, interface: Interface, member: Member | None, objects: Objects
+    ) -> Decision:
+        current, identity = self._current(), request.caller.identity
+        if member is None:
+            return current.decide_all(identity, interface)
+        if member.kind is Kind.EVENT:
+            return Decision(allowed=False, reason="an event is not asked for")
+        try:
+            return current.decide(identity, asked(request, interface, member, None))
+        except NeedsObjects:
+            return current.decide(identity, asked(request, interface, member, await objects()))
+
+    def _current(self) -> Policy:
+        now = time.monotonic()
+        if self.source is not None and now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            self._look(self.source)
+        return self.policy
+
+    def _look(self, source: Path) -> None:
+        try:
+            status = source.stat()
+            seen = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if seen == self._seen:
+                return
+            first, self._seen = self._seen == (0, 0, 0), seen
+            if not first:  # else it has just been read
+                with source.open("rb") as file:
+                    self.policy = policy(tomllib.loads(file.read(MAX_FILE).decode()), DEFAULT)
+                self._readers.clear()
+                log.info("the policy in '%s' has changed, and is in force", source)
+        except (OSError, ValueError, InvalidArguments) as error:  # ValueError: not UTF-8, or not TOML
+            log.error("the policy stays as it was, for '%s' cannot be used: %s", source, error)  # noqa: TRY400
+
+
+def roles(config: Mapping[str, Any], source: str | None = None) -> Roles:
+    """The authority of a configuration, and the file that it is from. Raises `InvalidArguments`, which says
+    what is wrong where."""
+    return Roles(policy(config, DEFAULT), None if source is None else Path(source))

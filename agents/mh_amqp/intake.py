@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
 
-from libmh.call import Caller
+from libmh.caller import Caller
 from libmh.errors import Internal, InvalidArguments, Unavailable
 from mh_amqp import codec, messages
 from mh_amqp.links import Delivery, Receiver

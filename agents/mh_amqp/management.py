@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from libmh.api.agent import Agent
-from libmh.call import Caller, Request, Verb, look_up, prepare
+from libmh.call import Request, Verb, look_up, prepare
+from libmh.caller import Caller
 from libmh.dispatch import Dispatcher, no_objects
 from libmh.errors import InvalidArguments, NotFound, NotImplementedHere, Problem
 from libmh.spec import Effect, Interface, Kind, Member, Plain, interface_of
@@ -83,7 +84,7 @@ class Management:
         if request is None or properties.get("name", SELF) not in (SELF, self.host):
             return None
         roles = self.dispatcher.authority
-        if not isinstance(roles, Roles) or not roles.may_read(identity):
+        if not isinstance(roles, Roles) or not roles.may_read(identity, self.interfaces[request.interface]):
             return None
         try:
             values = self.dispatcher.answer_now(request)

@@ -58,7 +58,7 @@ def serving(
 ) -> "Serving":
     """The parts that outlive connections."""
     if isinstance(dispatcher.authority, Everybody):
-        dispatcher.authority = roles(process.config)
+        dispatcher.authority = roles(process.config, process.options.config)
     nodes = {
         address: Management(dispatcher, source.host or _host_of(address), names)
         for address, names in addresses.items()

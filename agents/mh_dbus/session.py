@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from libmh.bus import ALLOW_INTERACTIVE_AUTHORIZATION, Bus, Message
-from libmh.call import Caller, Request, Verb
+from libmh.call import Request, Verb
+from libmh.caller import Caller
 from libmh.dispatch import Dispatcher
 from libmh.errors import Failed, Internal, InvalidArguments, Problem, dbus_name
 from libmh.spec import OptionalOf, Plain
