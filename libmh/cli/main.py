@@ -12,11 +12,16 @@ from libmh.cli.values import Seconds
 from libmh.providers import ELSEWHERE, SHIPPED, find_interface, plugin_interfaces, resolve
 from libmh.spec import interface_of
 
-PLURAL: Mapping[str, str] = {"aggregate": "Aggregates"}
+PLURAL: Mapping[str, str] = {"aggregate": "Aggregates", "config": "Sysconfig"}
 """Groups that are not called what their interface is."""
 AS_JSON = "--json"
 HIDDEN = frozenset({"reports"})
-OVERLAYS: Mapping[str, str] = {"resources": "libmh.cli.resources", "services": "libmh.cli.services"}
+OVERLAYS: Mapping[str, str] = {
+    "config": "libmh.cli.config",
+    "network": "libmh.cli.network",
+    "resources": "libmh.cli.resources",
+    "services": "libmh.cli.services",
+}
 """Group -> module with `COMMANDS` that stand beside its derived commands, or in their place."""
 GENERIC = ("get", "set", "call", "events", "api", "completion")
 
@@ -48,7 +53,7 @@ class Derived(click.Group):
         if place is not None:
             group = group_for(interface_of(resolve(place)), cmd_name)
             for command in resolve(f"{OVERLAYS[cmd_name]}:COMMANDS") if cmd_name in OVERLAYS else ():
-                group.add_command(command)
+                group.replace(command)
             return group
         if cmd_name in GENERIC:
             from libmh.cli.generic import COMMANDS

@@ -4,13 +4,13 @@ The properties of an interface are its command `show`.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
 from libmh.call import Verb
-from libmh.cli.render import cell, show_fields, table
+from libmh.cli.render import cell, harmless, show_fields, table
 from libmh.cli.session import Session, pass_session, reported, results_type
 from libmh.cli.values import from_text, placeholder, spelled
 from libmh.errors import InvalidArguments, Problem
@@ -19,9 +19,22 @@ from libmh.spec import Argument, Effect, Interface, Kind, Member, Plain, Scalar,
 UNREAD = "-"
 
 
-def group_for(interface: Interface, name: str) -> click.Group:
+class Members(click.Group):
+    """Commands by the names of members, whether they are spelled `roll_back` or `roll-back`."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        spellings = (cmd_name, cmd_name.replace("_", "-"), cmd_name.replace("-", "_"))
+        return next(filter(None, (super(Members, self).get_command(ctx, each) for each in spellings)), None)
+
+    def replace(self, command: click.Command) -> None:
+        """Add a command, in the place of one of that name in either spelling."""
+        self.commands.pop((command.name or "").replace("-", "_"), None)
+        self.add_command(command)
+
+
+def group_for(interface: Interface, name: str) -> Members:
     """The group of an interface. Without a command it shows the properties."""
-    group = click.Group(
+    group = Members(
         name,
         help=interface.doc,
         short_help=interface.doc.partition("\n")[0],
@@ -93,17 +106,22 @@ def property_of(interface: Interface, name: str) -> Member:
     return member
 
 
-def method_command(interface: Interface, member: Member) -> click.Command:
-    """The command of a method: required arguments by position, optional ones by position or by name."""
+def method_command(
+    interface: Interface, member: Member, words: Mapping[str, click.ParamType[str]] | None = None
+) -> click.Command:
+    """The command of a method: required arguments by position, optional ones by position or by name. `words`
+    completes arguments by their names."""
     parameters: list[click.Parameter] = []
     for argument in member.arguments:
         kind = placeholder(argument.type)
+        known = (words or {}).get(argument.name)
+        metavar = argument.name.upper()
         parameters.append(
-            click.Argument([_slot(argument)], required=argument.required, metavar=argument.name.upper())
+            click.Argument([_slot(argument)], required=argument.required, metavar=metavar, type=known)
         )
         if not argument.required:
             option = [_slot(argument) + "_named", f"--{argument.name.replace('_', '-')}"]
-            parameters.append(click.Option(option, metavar=kind, help=argument.doc))
+            parameters.append(click.Option(option, metavar=kind, help=argument.doc, type=known))
     if member.effect is Effect.DISRUPTS:
         parameters.append(click.Option(["--yes", "-y"], is_flag=True, help="Do not ask for confirmation."))
 
@@ -174,8 +192,12 @@ def _print_results(session: Session, member: Member, answer: list[Any]) -> None:
 
 def confirm(session: Session, member: Member) -> None:
     """Ask whether to disrupt the host; `invalid-arguments` where nobody can be asked."""
-    question = f"'{member.name}' disrupts {session.url}"
+    agree(f"'{member.name}' disrupts {session.url}")
+
+
+def agree(statement: str) -> None:
+    """Ask whether to go on with what a statement says; `invalid-arguments` where nobody can be asked."""
     if not sys.stdin.isatty():
-        raise InvalidArguments(f"{question}: say --yes where nobody can be asked")
-    if not click.confirm(f"{question}. Go on?", err=True):
+        raise InvalidArguments(f"{statement}: say --yes where nobody can be asked")
+    if not click.confirm(f"{harmless(statement)}. Go on?", err=True):
         raise click.Abort

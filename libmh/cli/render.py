@@ -15,6 +15,12 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "Evidence": ("rule", "fact", "requirement", "matched", "reason"),
     "FleetHost": ("hostname", "uuid", "last_seen", "generation", "facts", "traits", "aggregates"),
     "Link": ("name", "kind", "operational_state", "mtu", "speed", "mac_address", "addresses", "driver"),
+    "LinkAddress": (
+        *("link", "address", "prefix_length", "scope", "dynamic", "deprecated", "tentative", "label"),
+    ),
+    "NetworkChange": ("id", "link", "what", "state", "keeper", "by", "time", "confirm_by", "reason"),
+    "Route": ("destination", "kind", "gateway", "link", "source", "protocol", "scope", "metric", "table"),
+    "Run": ("id", "time", "key", "scheme", "result", "by", "duration", "files", "confirm_by", "reason"),
     "AgentAction": ("name", "timeout", "interval", "depth", "role"),
     "Operation": (
         *("id", "standard", "provider", "agent", "interval", "expected", "last_rc", "last_time"),
@@ -28,6 +34,13 @@ STYLES: Mapping[str, str] = {
     "up": "green",
     "ok": "green",
     "connected": "green",
+    "confirmed": "green",
+    "applied": "green",
+    "unchanged": "green",
+    "pending": "yellow",
+    "undone": "yellow",
+    "rolled-back": "yellow",
+    "interrupted": "red",
     "failed": "bold red",
     "down": "red",
     "denied": "red",
@@ -36,8 +49,10 @@ STYLES: Mapping[str, str] = {
     "stale": "yellow",
 }
 NANOSECONDS = 1_000_000_000
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""What a terminal takes for a command, new lines and tabs excepted: no host is trusted to send any."""
+LATIN_1 = 0x100
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What a terminal takes for a command, new lines and tabs excepted, or shows in another order than it
+stands: no host is trusted to send any."""
 
 
 def as_json(plain: object, *, lines: bool = False) -> str:
@@ -48,7 +63,12 @@ def as_json(plain: object, *, lines: bool = False) -> str:
 
 def harmless(text: str) -> str:
     """A peer's words for a terminal: control characters are spelled."""
-    return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return CONTROLS.sub(_spelled, text)
+
+
+def _spelled(found: "re.Match[str]") -> str:
+    number = ord(found[0])
+    return f"\\x{number:02x}" if number < LATIN_1 else f"\\u{number:04x}"
 
 
 def _bytes(value: object) -> str:

@@ -5,19 +5,18 @@ import fnmatch
 import re
 from collections.abc import Mapping
 from functools import partial
-from threading import Thread
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from libmh.api.services import Action, Services, Whom
 from libmh.call import Verb
+from libmh.cli.completing import FromHost, words
 from libmh.cli.members import confirm, show_properties
 from libmh.cli.progress import shown
 from libmh.cli.render import as_json, harmless, moment
 from libmh.cli.session import Session, pass_session, reported
-from libmh.errors import InvalidArguments, Problem
+from libmh.errors import InvalidArguments
 from libmh.spec import Effect, Member, Plain, interface_of
 
 INTERFACE = interface_of(Services)
@@ -25,8 +24,6 @@ LOCAL = "local:"
 ALL_SERVICES = "*.service"
 LIMIT_MS = 90_000
 SHARE = 0.9  # of the time that the caller has: the outcome still has to be told
-COMPLETION_SECONDS = 1.5
-MAX_COMPLETIONS = 1000
 NANOSECONDS = 10**9
 ERROR = 3  # of syslog's priorities
 AGO = re.compile(r"([0-9]{1,9})([smhd])")
@@ -41,33 +38,8 @@ COLOURS: Mapping[str, str] = {
 CODES: Mapping[int, str] = {5: "it is not installed", 6: "its unit file does not say what would start it"}
 
 
-class UnitName(click.ParamType[str]):
-    """A unit, completed from those of the host that the line being completed asks."""
-
-    name = "unit"
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        del param
-        url = str(ctx.find_root().params.get("url") or LOCAL)
-        found: list[str] = []
-        # whoever presses a key does not wait for a host that does not answer
-        asking = Thread(target=_names, args=(url, found), daemon=True)
-        asking.start()
-        asking.join(COMPLETION_SECONDS)
-        return [CompletionItem(name) for name in found if name.startswith(incomplete)][:MAX_COMPLETIONS]
-
-
-def _names(url: str, found: list[str]) -> None:
-    session = Session(url, timeout=COMPLETION_SECONDS)
-    try:
-        names = session.ask(INTERFACE, "list", Verb.CALL)
-        found += [str(name) for name in names] if isinstance(names, list) else []
-    except Problem:  # there is nothing to complete from, and nowhere to say so
-        return
-    finally:
-        session.close()
+UnitName = partial(FromHost, "unit", INTERFACE, "list", words)
+"""A unit, completed from those of the host."""
 
 
 def _unit() -> click.Argument:
