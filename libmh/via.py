@@ -160,8 +160,13 @@ class Via:
 
     async def _open(self, connections: Connections) -> None:
         connections.connecting(self.url)
-        opened = [cast("Neighbour", await open_transport(self.url)) for _ in range(2)]
-        self._lines = Lines(*opened)
+        quick = cast("Neighbour", await open_transport(self.url))
+        try:
+            patient = cast("Neighbour", await open_transport(self.url))
+        except BaseException:
+            await quick.close()
+            raise
+        self._lines = Lines(quick, patient)
         connections.connected(self.url)
 
     def _lost(self, connections: Connections, problem: Problem) -> None:

@@ -17,7 +17,21 @@ FILES = {
     DROP_IN: (ROOT / "packaging" / DROP_IN.lstrip("/")).read_text(),
     "/etc/systemd/system/mh-example.service": "[Service]\nExecStart=/bin/sleep 1000\n",
 }
-UNITS = ("mh-broker", "mh-dbus", "mh-amqp")
+UNITS = ("mh-broker", "mh-conductor", "mh-dbus", "mh-amqp")
+REPORTED = """
+import json, sys
+from libmh.api.aggregates import Aggregates
+from libmh.api.host import Host
+from libmh.client import connect
+from libmh.capability import survey
+from waiting import wait_for
+with connect("amqp://127.0.0.1:5672") as fleet, connect("system:") as here:
+    aggregates = fleet.proxy(Aggregates)
+    wait_for(aggregates.hosts, seconds=20)
+    facts = aggregates.report(sys.argv[1]).facts
+    both = facts, survey(here.proxy(Host)).facts
+print(json.dumps([{name: [fact.status, fact.value] for name, fact in each.items()} for each in both]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +59,16 @@ def test_what_dies_is_seen_and_recovered_from_far_away(host: Host) -> None:
     assert [resource[name] for name in ("start", "monitor", "restart", "stop")] == [0, 0, 0, 0]
     assert (1 in resource["codes"], resource["codes"][-1]) == (True, 0)
     assert told["beats"] == sorted(set(told["beats"]))
+
+
+def test_what_is_reported_is_what_the_one_that_may_can_read(host: Host) -> None:
+    uuid = url(host).rpartition("/")[2]
+    tests = f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r})"
+    done = host.python("-c", tests + REPORTED, uuid, seconds=60, check=False)
+    assert done.returncode == 0, done.stderr
+    reported, read = json.loads(done.stdout)
+    assert reported == read
+    assert reported["memory"][0] == "ok"
 
 
 def test_the_agent_that_faces_the_network_is_nobody(host: Host) -> None:
