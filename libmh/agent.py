@@ -4,11 +4,14 @@ import logging
 import time
 from importlib.metadata import PackageNotFoundError, version
 
-from libmh.api.agent import Agent, Broken, CallCounts, ConnectionStatus, Served
+from libmh.api.agent import Agent, Broken, CallCounts, ConnectionStatus, Explanation, Served
+from libmh.call import Verb
 from libmh.connections import Connections
 from libmh.dispatch import Dispatcher
-from libmh.errors import InvalidArguments
+from libmh.errors import InvalidArguments, NotFound, NotImplementedHere
+from libmh.policy import Asked, Explaining
 from libmh.providers import Providers
+from libmh.spec import Kind
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 MAX_LOGGER = 255
@@ -93,3 +96,24 @@ class ThisAgent(Agent):
                 f"logger: there is none called '{logger[:MAX_LOGGER]}'", argument="logger"
             )
         logging.getLogger(logger or None).setLevel(word.upper() if word else logging.NOTSET)
+
+    def explain(self, identity: str, member: str, arguments: dict[str, str]) -> Explanation:
+        authority = self._dispatcher.authority if self._dispatcher else None
+        if not isinstance(authority, Explaining):
+            raise NotImplementedHere("polkit decides here, by its own rules: see pkcheck(1)")
+        name, _, word = member.rpartition(".")
+        bound = next(
+            (
+                each
+                for each in self._providers.bound.values()
+                if name in (each.interface.name, each.interface.short)
+            ),
+            None,
+        )
+        declared = bound.interface.members.get(word) if bound else None
+        if bound is None or declared is None or declared.kind is Kind.EVENT:
+            raise NotFound(f"nothing is called '{member[:MAX_LOGGER]}' here: expected Interface.member")
+        verb = Verb.CALL if declared.kind is Kind.METHOD else Verb.SET
+        objects = {key: value for key, value in arguments.items() if key in declared.objects}
+        role, said = authority.explain(identity, Asked(bound.interface, declared, verb, objects, arguments))
+        return Explanation(said.allowed, said.reason, role)

@@ -25,7 +25,7 @@ does that alone, or needs that locally. `use` puts another role's rules in its p
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from libmh.call import Request, Verb
 from libmh.errors import InvalidArguments
@@ -104,6 +104,15 @@ class Decision:
 
     allowed: bool
     reason: str
+
+
+@runtime_checkable
+class Explaining(Protocol):
+    """An authority that decides by a policy."""
+
+    def explain(self, identity: str, asked: Asked) -> tuple[str | None, Decision]:
+        """The identity's role, and what the policy says."""
+        ...
 
 
 class NeedsObjects(Exception):

@@ -108,3 +108,19 @@ def test_nobody_comes_in_as_nobody(site: Site) -> None:
     refused = site.ask("host", "show", "hostname")
     assert refused.returncode != 0
     assert "we have ANONYMOUS" in refused.stderr + refused.stdout
+
+
+def test_why_somebody_may_something_is_told(site: Site) -> None:
+    console = site.trusted.give("console")
+    asked = ("policy", "explain", "otto", "Services.restart", "name=ssh.service")
+    denied = site.ask(*asked, files=console)
+    assert denied.returncode == 3, denied.stderr
+    assert json.loads(denied.stdout) == {
+        "allowed": False,
+        "reason": "'otto' has the role 'read-only'; no rule fits",
+        "role": "read-only",
+    }
+    allowed = site.ask("policy", "explain", "CN=console", "Services.restart", "name=x", files=console)
+    assert (allowed.returncode, json.loads(allowed.stdout)["allowed"]) == (0, True)
+    assert site.ask("policy", "explain", "x", "Services.dance", files=console).returncode == 1
+    assert site.ask("policy", "explain", "x", "Services.list", "name", files=console).returncode == 2

@@ -17,7 +17,7 @@ from typing import Any
 from libmh.call import Request, Verb
 from libmh.dispatch import Objects
 from libmh.errors import InvalidArguments, NotAuthorized
-from libmh.policy import Decision, NeedsObjects, Policy, asked, policy
+from libmh.policy import Asked, Decision, NeedsObjects, Policy, asked, policy
 from libmh.spec import Interface, Kind, Member
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,11 @@ class Roles:
                 self._readers.clear()
             self._readers[key] = current.decide_all(identity, interface).allowed
         return self._readers[key]
+
+    def explain(self, identity: str, asked: Asked) -> tuple[str | None, Decision]:
+        """The identity's role, and what the policy that is in force says."""
+        current = self._current()
+        return current.role(identity), current.decide(identity, asked)
 
     async def authorise(
         self, request: Request, interface: Interface, member: Member | None, objects: Objects

@@ -57,6 +57,15 @@ class CallCounts:
     stuck: Annotated[U32, "calls past their deadline whose work has not come back"]
 
 
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What the policy says, and why."""
+
+    allowed: Annotated[bool, "the identity may do that"]
+    reason: Annotated[str, "the identity's role and the rule that decided"]
+    role: Annotated[str | None, "the identity's; absent where it has none"] = None
+
+
 @interface("org.matahariproject.Agent", version="1.0")
 class Agent(Protocol):
     """The agent process: what it serves, how it is connected, how much it logs."""
@@ -118,6 +127,17 @@ class Agent(Protocol):
         level: Annotated[str, "debug, info, warning, error, critical; empty inherits"],
     ) -> None:
         """Change how much a logger says, until the agent ends."""
+        ...
+
+    @method(objects=("identity", "member"), returns="explanation")
+    def explain(
+        self,
+        identity: Annotated[str, "who: CN=console, a user's name, anonymous ..."],
+        member: Annotated[str, "what: Services.restart; of a property whether it may be written"],
+        arguments: Annotated[dict[str, str], "by name; what names a thing as the host itself calls it"],
+    ) -> Explanation:
+        """Whether the policy that is in force lets somebody do something, and which rule says so.
+        `not-implemented` where polkit decides."""
         ...
 
     @event()

@@ -5,6 +5,7 @@ from click.shell_completion import CompletionItem
 
 from libmh.call import Verb
 from libmh.cli.members import call_with_texts, property_of
+from libmh.cli.policy import policy_group
 from libmh.cli.render import as_json, cell, moment, table, word
 from libmh.cli.session import Session, pass_session, reported
 from libmh.cli.values import Seconds, from_text, spelled
@@ -230,4 +231,12 @@ def completion_command(shell: str) -> None:
     print(maker(mhctl, {}, "mhctl", "_MHCTL_COMPLETE").source())
 
 
-COMMANDS = (get_command, set_command, call_command, events_command, api_command, completion_command)
+COMMANDS = (
+    get_command,
+    set_command,
+    call_command,
+    events_command,
+    policy_group,
+    api_command,
+    completion_command,
+)
