@@ -4,14 +4,12 @@ import json
 import subprocess
 import sys
 import textwrap
-from types import SimpleNamespace
 
 import pytest
 
 from captured import MACHINES, captured
 from libmh.api.network import Address, LinkCounters
 from libmh.errors import NotFound
-from libmh.linux import addresses
 from libmh.linux.network import LinuxNetwork
 from testbed import needs
 
@@ -109,25 +107,6 @@ def test_this_machine_agrees_with_its_kernel() -> None:
         assert mine.up == ("UP" in link["flags"])
         expected = {(each["local"], each["prefixlen"]) for each in link["addr_info"]}
         assert {(each.address, each.prefix_length) for each in mine.addresses} == expected
-
-
-def test_a_labelled_address_belongs_to_its_link() -> None:
-    told = {
-        "eth0": [
-            SimpleNamespace(family=2, address="192.0.2.1", netmask="255.255.255.0", broadcast="192.0.2.255")
-        ],
-        "eth0:1": [SimpleNamespace(family=2, address="192.0.2.9", netmask=None, broadcast=None)],
-        "eth1": [
-            SimpleNamespace(
-                family=10, address="fe80::1%eth1", netmask="ffff:ffff:ffff:ffff::", broadcast=None
-            ),
-            SimpleNamespace(family=17, address="02:00:00:00:00:01", netmask=None, broadcast=None),
-        ],
-    }
-    assert addresses.by_link(told) == {
-        "eth0": [Address("ipv4", "192.0.2.1", 24, "192.0.2.255"), Address("ipv4", "192.0.2.9", 32)],
-        "eth1": [Address("ipv6", "fe80::1", 64)],
-    }
 
 
 NAMESPACE = """

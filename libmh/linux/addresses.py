@@ -1,55 +1,113 @@
-"""IP addresses of links: getifaddrs(3), by psutil. The kernel keeps no file that tells the IPv4 ones."""
+"""IP addresses of links: RTM_GETADDR of rtnetlink(7). The kernel keeps no file that tells the IPv4 ones."""
 
-import ipaddress
 import socket
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from libmh.api.network import Address
-from libmh.context import Root
+from libmh.api.network import Address, LinkAddress
+from libmh.linux import netlink, rtlinks
+from libmh.linux.netlink import RTM_GETADDR, RTM_NEWADDR, Message
 
+HEADER = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 FAMILIES = {socket.AF_INET: "ipv4", socket.AF_INET6: "ipv6"}
+SIZES: Mapping[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
+SCOPES = {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"}
+# linux/if_addr.h
+IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 3, 4, 8
+WANTED = frozenset({IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_BROADCAST, IFA_FLAGS})
+IFA_F_DEPRECATED, IFA_F_TENTATIVE, IFA_F_PERMANENT = 0x20, 0x40, 0x80
 
 
-class Told(Protocol):
-    """An entry of psutil's net_if_addrs."""
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An address as the kernel tells of it; `index` is its link's."""
+
+    index: int
+    family: str
+    address: str
+    prefix_length: int
+    scope: int
+    flags: int
+    broadcast: str | None
+    label: str | None
 
     @property
-    def family(self) -> int: ...
-    @property
-    def address(self) -> str: ...
-    @property
-    def netmask(self) -> str | None: ...
-    @property
-    def broadcast(self) -> str | None: ...
+    def plain(self) -> Address:
+        return Address(self.family, self.address, self.prefix_length, self.broadcast)
 
 
-def read(root: Root) -> dict[str, list[Address]]:
-    """Addresses by link, the primary one first. A captured machine has none."""
-    if str(root.base) != "/":
-        return {}
-    import psutil
-
-    return by_link(psutil.net_if_addrs())
+def read(index: int = 0) -> list[Told]:
+    """Addresses of this machine, those of a link primary first; `index` is of one link, 0 is all. Raises as
+    `netlink.dump`."""
+    request = HEADER.pack(0, 0, 0, 0, index)
+    return list(known(netlink.dump(RTM_GETADDR, request), index))
 
 
-def by_link(told: Mapping[str, Sequence[Told]]) -> dict[str, list[Address]]:
-    """An address with a label (`eth0:1`) belongs to its link."""
-    found: dict[str, list[Address]] = {}
-    for name, entries in told.items():
-        addresses = [address(each) for each in entries if each.family in FAMILIES and each.address]
-        found.setdefault(name.partition(":")[0], []).extend(addresses)
+def known(messages: Iterable[Message], index: int = 0) -> Iterable[Told]:
+    """Those messages that tell of an address."""
+    for kind, payload in messages:
+        if kind == RTM_NEWADDR and (found := parse(payload)) and index in (0, found.index):
+            yield found
+
+
+def parse(payload: bytes) -> Told | None:
+    """None for what is no IP address."""
+    if len(payload) < HEADER.size:
+        return None
+    family, prefix_length, flags, scope, index = HEADER.unpack_from(payload)
+    if family not in FAMILIES:
+        return None
+    told = netlink.attributes(payload, HEADER.size, WANTED)
+    # of a link with two ends IFA_ADDRESS is the other one
+    own = told.get(IFA_LOCAL) or told.get(IFA_ADDRESS) or b""
+    if len(own) != SIZES[family]:
+        return None
+    wide = netlink.number(told, IFA_FLAGS)
+    broadcast = told.get(IFA_BROADCAST, b"")
+    return Told(
+        index,
+        FAMILIES[family],
+        socket.inet_ntop(family, own),
+        prefix_length,
+        scope,
+        flags if wide is None else wide,
+        socket.inet_ntop(family, broadcast) if len(broadcast) == SIZES[family] else None,
+        netlink.text(told, IFA_LABEL),
+    )
+
+
+def by_link(index: int = 0) -> dict[int, list[Address]]:
+    """Addresses by index of their link, the primary one first. Raises as `read`."""
+    found: dict[int, list[Address]] = {}
+    for told in read(index):
+        found.setdefault(told.index, []).append(told.plain)
     return found
 
 
-def address(told: Told) -> Address:
-    """An IPv6 address without its scope; a missing mask is that of a single host."""
-    family = socket.AddressFamily(told.family)
-    plain = told.address.partition("%")[0]
-    whole = ipaddress.ip_address(plain).max_prefixlen
-    return Address(
-        family=FAMILIES[family],
-        address=plain,
-        prefix_length=int(ipaddress.ip_address(told.netmask)).bit_count() if told.netmask else whole,
-        broadcast=told.broadcast if family is socket.AF_INET else None,
+def read_all(index: int = 0) -> list[LinkAddress]:
+    """Addresses by link, with what they are worth. Raises as `read`."""
+    found = sorted(read(index), key=lambda told: told.index)
+    names = {each: rtlinks.name_of(each) for each in {told.index for told in found}}
+    return [of_link(told, name) for told in found if (name := names[told.index])]
+
+
+def primary(index: int) -> str | None:
+    """The first IPv4 address of a link; None where it has none. Raises as `read`."""
+    return next((told.address for told in read(index) if told.family == "ipv4"), None)
+
+
+def of_link(told: Told, link: str) -> LinkAddress:
+    """With what it is worth. A label that is but the link's name is none."""
+    return LinkAddress(
+        link=link,
+        family=told.family,
+        address=told.address,
+        prefix_length=told.prefix_length,
+        scope=SCOPES.get(told.scope, str(told.scope)),
+        dynamic=not told.flags & IFA_F_PERMANENT,
+        deprecated=bool(told.flags & IFA_F_DEPRECATED),
+        tentative=bool(told.flags & IFA_F_TENTATIVE),
+        broadcast=told.broadcast,
+        label=told.label if told.label != link else None,
     )

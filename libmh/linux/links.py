@@ -1,12 +1,12 @@
-"""Network links, from /sys/class/net (Documentation/ABI/testing/sysfs-class-net)."""
+"""Network links: as the kernel tells of them where we run on it, else from /sys/class/net
+(Documentation/ABI/testing/sysfs-class-net)."""
 
 from collections.abc import Sequence
 from dataclasses import fields
 
 from libmh.api.network import Address, Link, LinkCounters
 from libmh.context import Root
-from libmh.errors import NotFound
-from libmh.linux import addresses, sysfs
+from libmh.linux import addresses, rtlinks, sysfs
 
 NET = "/sys/class/net"
 IFF_UP = 0x1
@@ -46,18 +46,34 @@ def known(root: Root, name: str) -> bool:
     return name in names(root)
 
 
+def index(root: Root, name: str) -> int:
+    """The kernel's number of a link; `not-found` when there is no such link."""
+    found = sysfs.positive(root, f"{NET}/{name}/ifindex") if known(root, name) else None
+    if found is None:
+        raise rtlinks.missing(name)
+    return found
+
+
 def read_all(root: Root) -> list[Link]:
     """All links by index; one that goes while it is read is left out."""
-    by_link = addresses.read(root)
-    found = [read(root, name, by_link.get(name, ())) for name in names(root)]
+    if str(root.base) == "/":
+        told = sorted(rtlinks.told(counted=True), key=lambda link: link.index)
+        by_index = {link.index: link.name for link in told}
+        return rtlinks.in_full(root, told, by_index, addresses.by_link())
+    found = [read(root, name, ()) for name in names(root)]
     return sorted((link for link in found if link.index), key=lambda link: link.index)
 
 
 def read_one(root: Root, name: str) -> Link:
     """`not-found` when there is no such link."""
+    if str(root.base) == "/":
+        told = rtlinks.one(name)
+        master = {told.master: rtlinks.name_of(told.master)} if told.master else {}
+        (link,) = rtlinks.in_full(root, [told], master, addresses.by_link(told.index))
+        return link
     if not known(root, name):
-        raise NotFound(f"there is no network link '{name[:60]}'", link=name[:60])
-    return read(root, name, addresses.read(root).get(name, ()))
+        raise rtlinks.missing(name)
+    return read(root, name, ())
 
 
 def read(root: Root, name: str, own: Sequence[Address]) -> Link:

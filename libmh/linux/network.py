@@ -1,8 +1,9 @@
 """The `Network` of a Linux machine."""
 
-from libmh.api.network import Keeper, Link, Network, NetworkChange
+from libmh.api.network import Dns, Keeper, Link, LinkAddress, Network, NetworkChange, Route
 from libmh.context import Context
-from libmh.linux import addresses, identity, links, netwish
+from libmh.linux import addresses as ip
+from libmh.linux import dns, identity, links, netlink, netwish, routes
 from libmh.linux.netchanges import Changes
 from libmh.linux.netwish import SetMtu, Turn
 
@@ -33,8 +34,8 @@ class LinuxNetwork(Network):
     def get_ip_address(self, iface: str) -> str:
         if not links.known(self._root, iface):
             return ""
-        own = addresses.read(self._root).get(iface, [])
-        return next((each.address for each in own if each.family == "ipv4"), "0.0.0.0")  # noqa: S104 - the ancestor's word for none
+        index = links.index(self._root, iface) if str(self._root.base) == "/" else None
+        return (index and ip.primary(index)) or "0.0.0.0"  # noqa: S104 - the ancestor's word for none
 
     def get_mac_address(self, iface: str) -> str:
         if not links.known(self._root, iface):
@@ -46,6 +47,17 @@ class LinuxNetwork(Network):
 
     def link(self, iface: str) -> Link:
         return links.read_one(self._root, iface)
+
+    def addresses(self, iface: str = "") -> list[LinkAddress]:
+        netlink.here(self._root)
+        return ip.read_all(links.index(self._root, iface) if iface else 0)
+
+    def routes(self, iface: str = "", table: int = 0) -> list[Route]:
+        netlink.here(self._root)
+        return routes.read(links.index(self._root, iface) if iface else 0, table)
+
+    def dns(self) -> list[Dns]:
+        return dns.read(self._root)
 
     def start(self, iface: str) -> int:
         self._changes.turn(iface, up=True)
