@@ -270,3 +270,21 @@ def test_waiting_callers_leave_their_places(tmp_path: Path) -> None:
         slow = [guard.submit(f"slow:{n}", lambda: here.run("Slow"), 20) for n in range(10)]
         assert guard.call("quick", lambda: "at once", 0.8) == "at once"
         assert [each.result(10) for each in slow] == [0] * 10
+
+
+def test_the_end_of_a_script_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    ready = Runner._ready
+
+    def counted(runner: Runner, fd: int) -> None:
+        told.append(fd)
+        ready(runner, fd)
+
+    monkeypatch.setattr(Runner, "_ready", counted)
+    runner, ended = Runner(), list[Ending]()
+    for _ in range(400):  # some begin while others end
+        runner.start(Command(("/bin/true",), {}, 20.0), ended.append)
+    wait_for(lambda: len(ended) == 400, seconds=20)
+    runner.close()
+    assert all(each.rc == 0 for each in ended)
+    assert len(told) <= 2 * 400
