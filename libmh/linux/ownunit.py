@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,14 +43,21 @@ def find(root: Root, name: str, package: str) -> str:
 
 
 def run(
-    root: Root, arguments: tuple[str, ...], seconds: float, environment: Mapping[str, str] | None = None
+    root: Root,
+    arguments: tuple[str, ...],
+    seconds: float,
+    environment: Mapping[str, str] | None = None,
+    *,
+    limit: int = MAX_OUTPUT,
+    properties: Sequence[str] = (),
 ) -> Ending:
-    """Run it and wait for its end. Raises `timeout` when its time has passed: it is killed then, with all
-    that it started."""
+    """Run it and wait for its end; of each stream the first `limit` bytes are kept. `properties` are of its
+    unit (systemd.exec(5)), where it has one. Raises `timeout` when its time has passed: it is killed then,
+    with all that it started."""
     everything = {**ENVIRONMENT, **(environment or {})}
     unit = _unit(root)
-    command = _as_service(unit, arguments, seconds, everything) if unit else arguments
-    ending = _run(Command(command, everything, seconds, limit=MAX_OUTPUT))
+    command = _as_service(unit, arguments, seconds, everything, properties) if unit else arguments
+    ending = _run(Command(command, everything, seconds, limit=limit))
     if ending.seconds < seconds:
         return ending
     if unit:
@@ -107,12 +114,17 @@ def _unit(root: Root) -> str:
 
 
 def _as_service(
-    unit: str, arguments: tuple[str, ...], seconds: float, environment: Mapping[str, str]
+    unit: str,
+    arguments: tuple[str, ...],
+    seconds: float,
+    environment: Mapping[str, str],
+    properties: Sequence[str],
 ) -> tuple[str, ...]:
     options = (
         *("--quiet", "--pipe", "--wait", "--collect", "--service-type=exec", f"--unit={unit}"),
         *(f"--property=RuntimeMaxSec={seconds + GRACE:.3f}", "--property=TimeoutStopSec=1"),
         *("--property=KillMode=control-group", "--property=WorkingDirectory=/", "--property=UMask=0022"),
+        *(f"--property={each}" for each in properties),
         *(f"--setenv={name}={value}" for name, value in environment.items()),
     )
     return (SYSTEMD_RUN, *options, "--", *arguments)
