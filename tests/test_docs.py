@@ -30,7 +30,7 @@ def test_manual_pages_are_well_formed() -> None:
             assert f".SH {section}" in text
         for line in text.splitlines():
             requested = line[:1] in (".", "'")
-            assert not requested or re.match(r"\.(TH|SH|SS|TP|nf|fi)\b", line), f"{page.name}: {line}"
+            assert not requested or re.match(r"\.(TH|SH|SS|TP|P|nf|fi)\b", line), f"{page.name}: {line}"
 
 
 def _shown_commands() -> list[list[str]]:
