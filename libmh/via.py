@@ -18,10 +18,11 @@ from typing import Protocol, TypeVar, cast
 from libmh.call import Bound, Request, Verb
 from libmh.client import Transport, proxy
 from libmh.connections import Connections
+from libmh.context import Context
 from libmh.dispatch import Elsewhere
 from libmh.errors import InvalidArguments, NotFound, NotImplementedHere, Problem, Timeout, Unavailable
 from libmh.events import Event, Hub
-from libmh.providers import SHIPPED, Providers, plugin_interfaces, resolve, wanted
+from libmh.providers import SHIPPED, Providers, load, plugin_interfaces, resolve, wanted
 from libmh.remote import open_transport
 from libmh.spec import DEFAULT_DEADLINE, Interface, Kind, Plain, interface_of
 
@@ -54,6 +55,12 @@ class Neighbour(Transport, Protocol):
         ...
 
 
+def shipped_here(context: Context) -> Providers:
+    """Our own providers in this process, which nobody calls: they tell which host this is, and what the
+    things on it are called."""
+    return load(context, [interface_of(resolve(each.declaration)).name for each in SHIPPED])
+
+
 def host_interfaces(only: Collection[str] = ()) -> tuple[Interface, ...]:
     """What a host's agent can serve: ours, and those of plug-ins. `only` names the ones wanted; raises
     `invalid-arguments` for a name that is none of them."""
@@ -63,6 +70,14 @@ def host_interfaces(only: Collection[str] = ()) -> tuple[Interface, ...]:
         if not any(wanted(interface, (name,)) for interface in known):
             raise InvalidArguments(f"--only: there is no interface '{name}' here")
     return tuple(interface for interface in known if wanted(interface, only))
+
+
+@dataclass(frozen=True, slots=True)
+class Named(Elsewhere):
+    """One whose things have several names. Who decides here by the names of what is acted on gets those that
+    the host itself uses, as the provider there would tell them: it takes no privilege to ask for them."""
+
+    canonical: Callable[[str, Mapping[str, str]], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +108,14 @@ class Via:
         self._lines: Lines | None = None
         self._why = "not connected yet"
 
-    def providers(self) -> Providers:
-        """Everything that is handed on, for a dispatcher."""
+    def providers(self, here: Providers) -> Providers:
+        """Everything that is handed on, for a dispatcher. Of the providers `here` only names are asked."""
         found = Providers()
-        for interface in self._interfaces.values():
-            found.bound[interface.name] = Bound(interface, Elsewhere(self.hand_on))
+        for name, interface in self._interfaces.items():
+            local = here.bound.get(name)
+            canonical = getattr(local.provider, "canonical", None) if local else None
+            stands = Named(self.hand_on, canonical) if canonical else Elsewhere(self.hand_on)
+            found.bound[name] = Bound(interface, stands)
         return found
 
     async def hand_on(self, request: Request) -> Plain:
@@ -150,6 +168,7 @@ class Via:
         except Problem as problem:
             self._lost(connections, problem)
         keeping = asyncio.create_task(self._keep(connections))
+        keeping.add_done_callback(_tell)
         try:
             yield
         finally:
@@ -219,3 +238,8 @@ class Via:
                 known = {name: value for name, value in event.fields.items() if name in interface.members}
                 event = replace(event, fields=known)  # noqa: PLW2901 - the same event
             self._events.pass_on(event)
+
+
+def _tell(keeping: "asyncio.Task[None]") -> None:
+    if not keeping.cancelled() and (error := keeping.exception()) is not None:
+        log.error("events are no longer passed on", exc_info=error)

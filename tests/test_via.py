@@ -26,6 +26,7 @@ from libmh.capability import build
 from libmh.client import Connection, connect
 from libmh.connections import Connections
 from libmh.context import Context, Settings
+from libmh.dispatch import Elsewhere
 from libmh.errors import (
     BY_WORD,
     NotAuthorized,
@@ -36,7 +37,7 @@ from libmh.errors import (
 )
 from libmh.events import Event, Hub
 from libmh.spec import U32, Interface, interface, interface_of, prop
-from libmh.via import Lines, Neighbour, Via, host_interfaces
+from libmh.via import Lines, Neighbour, Via, host_interfaces, shipped_here
 from mh_dbus.files import polkit_policy
 from probe import OUTER, Probe
 from processes import agent, command, ready_line
@@ -501,6 +502,16 @@ def test_what_takes_long_keeps_nothing_quick_waiting() -> None:
             assert (quick.asked, patient.asked) == (["hostname", ""], ["start"])
 
     asyncio.run(_within(case()))
+
+
+def test_who_decides_here_hears_the_names_that_the_host_uses() -> None:
+    here = shipped_here(Context())
+    bound = Via("unix:path=/none", host_interfaces(), Hub()).providers(here).bound
+    named = {each.interface.short for each in bound.values() if hasattr(each.provider, "canonical")}
+    assert named == {"Services", "Resources"}
+    provider: Any = bound[interface_of(Services).name].provider
+    assert provider.canonical("kill", {"signal": "9"}) == {"signal": "KILL"}
+    assert all(isinstance(each.provider, Elsewhere) for each in bound.values())
 
 
 @pytest.mark.parametrize("which", ["quick", "patient"])

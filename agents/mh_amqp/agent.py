@@ -14,10 +14,10 @@ from libmh.context import Context, Settings
 from libmh.dispatch import Authority
 from libmh.errors import Problem
 from libmh.guard import SHARED
-from libmh.providers import Providers, load
+from libmh.providers import Providers
 from libmh.serve import DRAIN_SECONDS, HostAgent, Process, heartbeats, host_agent, with_agent
 from libmh.spec import Plain, interface_of
-from libmh.via import LOCAL, Via, host_interfaces
+from libmh.via import LOCAL, Via, host_interfaces, shipped_here
 from mh_amqp.asking import asker
 from mh_amqp.authority import roles
 from mh_amqp.connection import Connection
@@ -75,10 +75,11 @@ async def handing_on(process: Process, authority: Authority, only: Sequence[str]
     privilege, and is read here, so that it is known while that agent is away."""
     context = Context(settings=Settings(process.state / "settings.json"))
     via = Via(process.options.via, host_interfaces(only), context.events)
-    agent = with_agent(process, context, via.providers(), authority)
+    local = shipped_here(Context(settings=context.settings))
+    agent = with_agent(process, context, via.providers(local), authority)
     facts = via.proxy(Host) if HOST in agent.providers.bound else None
     async with via.kept(agent.connections):
-        yield Base(agent, facts, load(context, [HOST]))
+        yield Base(agent, facts, local)
 
 
 async def who(providers: Providers) -> Source:
