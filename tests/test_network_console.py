@@ -1,0 +1,99 @@
+"""`mhctl network` at a console beyond the very link that it changes, and on the machine's own bus."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from network_stage import KERNEL, MANAGER, Stage, stage
+from waiting import wait_for
+
+PORT = 5699
+MHCTL = "import sys; from libmh.cli.main import main; sys.argv[0] = 'mhctl'; main()"
+# agents listen on loopback alone: this is the network between them and a console
+RELAY = f"""
+import asyncio
+
+async def pour(reader, writer):
+    try:
+        while part := await reader.read(65536):
+            writer.write(part)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.close()
+
+async def carry(reader, writer):
+    inner, outer = await asyncio.open_connection("127.0.0.1", {PORT})
+    await asyncio.gather(pour(reader, outer), pour(inner, writer))
+
+async def main():
+    server = await asyncio.start_server(carry, "0.0.0.0", {PORT + 1})
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+AGENT = f"{sys.prefix}/bin/mh-amqp --listen 127.0.0.1:{PORT} --state /var/lib/console --only Network"
+
+
+@pytest.fixture(scope="module")
+def staged() -> Iterator[Stage]:
+    with stage("console") as found:
+        host = found.host
+        host.run("sh", "-c", 'printf \'[authority]\\n"*" = "operator"\\n\' >/etc/console.toml')
+        for name, command in (
+            ("relay", [sys.executable, "-c", RELAY]),
+            ("agent", [*AGENT.split(), "--config", "/etc/console.toml"]),
+        ):
+            host.run("systemd-run", "--quiet", f"--unit=console-{name}", *command)
+        wait_for(lambda: console(found, "network", "list").returncode == 0, 20, "the agent answers")
+        yield found
+
+
+def console(staged: Stage, *words: str, address: str = "10.9.0.1") -> "subprocess.CompletedProcess[str]":
+    """`mhctl` beyond `k0`."""
+    where = ["--on", f"amqp://{address}:{PORT + 1}"]
+    command = [sys.executable, "-c", MHCTL, *where, *words]
+    return staged.host.run("ip", "netns", "exec", "far", *command, check=False, seconds=60)
+
+
+def test_what_does_not_cut_the_console_off_is_confirmed(staged: Stage) -> None:
+    done = console(staged, "--json", "network", "set-mtu", KERNEL, "1400", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["state"] == "confirmed"
+    assert staged.seen(KERNEL).mtu == 1400
+
+
+def test_what_cuts_the_console_off_is_taken_back(staged: Stage) -> None:
+    before = staged.seen(KERNEL)
+    done = console(staged, "network", "set-addresses", KERNEL, "10.9.77.1/24", "--yes", "--confirm", "8")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"{KERNEL}: addresses 10.9.77.1/24: rolled back: it was not confirmed in time" in done.stdout
+    assert staged.seen(KERNEL) == before
+    assert "rolled-back" in console(staged, "network", "changes").stdout
+
+
+def test_a_link_that_comes_back_is_reached_over_a_new_connection(staged: Stage) -> None:
+    done = console(staged, "network", "restart", KERNEL, "--yes", "--confirm", "30")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "confirmed, and kept" in done.stdout
+
+
+def test_a_link_that_goes_down_comes_back(staged: Stage) -> None:
+    done = console(staged, "network", "down", KERNEL, "--yes", "--confirm", "6")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "rolled back" in done.stdout
+    assert staged.seen(KERNEL).up
+
+
+def test_on_the_bus_of_the_machine(staged: Stage) -> None:
+    words = ["--on", "system:", "network", "set-mtu", MANAGER, "1400", "--yes"]
+    done = staged.host.python("-c", MHCTL, *words, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{MANAGER}: mtu 1400: confirmed, and kept\n" in done.stdout
+    assert staged.seen(MANAGER).mtu == 1400
+    listed = staged.host.python("-c", MHCTL, "--on", "system:", "network", "changes", "--pending")
+    assert len(listed.stdout.splitlines()) == 1
