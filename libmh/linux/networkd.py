@@ -83,6 +83,7 @@ class ByNetworkd:
             "text": networkfile.written(_edited(sections, wish), COMMENT),
             "kept": self._text(self._kept()),
             "pending": self._text(self._pending()),
+            "mtu": before.mtu,
             "seconds": seconds,
         }
 
@@ -119,6 +120,8 @@ class ByNetworkd:
         self._write(self._pending(), saved["pending"])
         if self._text(self._kept()) != saved["kept"]:  # it was being confirmed, which failed
             self._write(self._kept(), saved["kept"])
+        with kernel(self._root, self._link) as link:  # networkd leaves it where no file names it
+            link.set_mtu(saved["mtu"])
         self._reconfigure()
 
     def _turned(self, wish: Turn) -> None:

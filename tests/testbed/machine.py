@@ -4,6 +4,7 @@ A real systemd is PID 1 in namespaces of its own, over a throw-away copy of this
 `host` says how). It dies with the test run, and is powered off and removed at the end of the block.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -120,6 +121,27 @@ def layer(name: str, command: str, *, seconds: float = 300) -> Iterator[Path]:
         yield LAYERS / own / "disk"
     finally:
         shutil.rmtree(LAYERS / own, ignore_errors=True)
+
+
+def kept_layer(name: str, command: str, *, seconds: float = 300) -> Path:
+    """The same, made once and kept for later runs; skips where the command fails, as an installation does
+    without a mirror."""
+    _check_machine()
+    LAYERS.mkdir(parents=True, exist_ok=True)
+    kept, new = LAYERS / name, f"{name}.new"
+    with (LAYERS / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            shutil.rmtree(LAYERS / new, ignore_errors=True)
+            environment = {**os.environ, "MH_TESTBED_LAYERS": str(LAYERS)}
+            try:
+                subprocess.run(
+                    [LAYER, new, command], env=environment, timeout=seconds, check=True, capture_output=True
+                )
+            except subprocess.SubprocessError as error:
+                needs.missing(f"what '{command}' brings: {error}")
+            (LAYERS / new).rename(kept)
+    return kept / "disk"
 
 
 def _put(target: Path, text: str) -> None:
