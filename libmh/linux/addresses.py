@@ -19,9 +19,13 @@ WANTED = frozenset({IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_BROADCAST, IFA_FLAGS}
 IFA_F_DEPRECATED, IFA_F_TENTATIVE, IFA_F_PERMANENT = 0x20, 0x40, 0x80
 
 
+Key = tuple[str, int, bytes]
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An address as the kernel tells of it; `index` is its link's."""
+    """An address as the kernel tells of it; `index` is its link's, `other` the far end of one that has
+    two."""
 
     index: int
     family: str
@@ -31,6 +35,12 @@ class Told:
     flags: int
     broadcast: str | None
     label: str | None
+    other: bytes = b""
+
+    @property
+    def key(self) -> Key:
+        """What the kernel tells a link's addresses apart by."""
+        return self.address, self.prefix_length, self.other
 
     @property
     def plain(self) -> Address:
@@ -74,6 +84,7 @@ def parse(payload: bytes) -> Told | None:
         flags if wide is None else wide,
         socket.inet_ntop(family, broadcast) if len(broadcast) == SIZES[family] else None,
         netlink.text(told, IFA_LABEL),
+        told.get(IFA_ADDRESS, b""),
     )
 
 

@@ -4,10 +4,13 @@ from libmh.api.network import Dns, Keeper, Link, LinkAddress, Network, NetworkCh
 from libmh.context import Context
 from libmh.linux import addresses as ip
 from libmh.linux import dns, identity, links, netlink, netwish, routes
+from libmh.linux.linktable import LinkState
+from libmh.linux.linkwatch import LinkChange, LinkWatch
 from libmh.linux.netchanges import Changes
 from libmh.linux.netwish import SetMtu, Turn
 
 UP, DOWN = 0, 1
+GONE = LinkState(0, up=False, carrier=False, operational_state="notpresent", mtu=0)
 
 
 class LinuxNetwork(Network):
@@ -17,7 +20,9 @@ class LinuxNetwork(Network):
     def __init__(self, context: Context | None = None) -> None:
         context = context or Context()
         self._root = context.root
+        self._events = context.events
         self._changes = Changes(context)
+        self._links: LinkWatch | None = None
 
     def uuid(self) -> str:
         return identity.get(self._root, "filesystem")
@@ -107,8 +112,28 @@ class LinuxNetwork(Network):
         return self._changes.list_changes()
 
     def watch(self) -> None:
-        """Look after changes that were left pending; the agent calls this once."""
+        """Raise events from now on, and look after changes that were left pending; the agent calls this
+        once."""
+        if str(self._root.base) == "/" and self._links is None:
+            self._links = LinkWatch(self._link_changed)
+            self._links.start()
         self._changes.watch()
 
     def close(self) -> None:
+        """Raise no more events."""
+        if self._links is not None:
+            self._links.close()
         self._changes.close()
+
+    def _link_changed(self, change: LinkChange) -> None:
+        state = change.new or GONE
+        self._events.emit(
+            Network.link_changed,
+            iface=change.name,
+            change="removed" if change.new is None else "changed" if change.old else "added",
+            up=state.up,
+            carrier=state.carrier,
+            operational_state=state.operational_state,
+            mtu=state.mtu,
+            addresses=list(state.addresses),
+        )
