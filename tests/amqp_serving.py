@@ -201,7 +201,7 @@ def toys(toy: CountingToy) -> dict[str, Bound]:
 
 
 def process(state: Path, name: str = "test", config: Mapping[str, Any] | None = None) -> Process:
-    return Process(name, argparse.Namespace(state=str(state)), config or {})
+    return Process(name, argparse.Namespace(state=str(state), config=None), config or {})
 
 
 @dataclass

@@ -14,7 +14,10 @@ import source_tree
 from source_tree import Source, parse
 
 CORE = ("libmh.spec", "libmh.declaration", "libmh.errors", "libmh.wire", "libmh.match")
-GIVEN = ("libmh.caller", "libmh.context", "libmh.events", "libmh.facts", "libmh.guard")  # what dispatch hands to a provider
+GIVEN = (  # what dispatch hands to a provider, and what providers share
+    *("libmh.caller", "libmh.context", "libmh.events", "libmh.facts", "libmh.guard"),
+    "libmh.schemes",
+)
 PERMISSIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("libmh.api", ("libmh.spec", "libmh.api")),
     *((module, CORE) for module in CORE),
@@ -36,6 +39,7 @@ PERMISSIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("libmh.windows", ("subprocess", *CORE, *GIVEN, "libmh.api", "libmh.windows", "psutil")),
     ("libmh.cli", ("libmh", "click", "rich")),
+    ("libmh.keys", ("libmh.errors", "cryptography")),
     ("libmh", ("libmh",)),
     ("mh_dbus", ("libmh", "mh_dbus")),
     ("mh_amqp", ("libmh", "mh_amqp", "proton", "cproton", "scramp", "cryptography")),

@@ -18,13 +18,14 @@ from libmh.api.aggregates import Aggregates, Reports
 from libmh.call import Bound, Request, Verb, prepare
 from libmh.errors import InvalidArguments, Timeout, Unavailable
 from libmh.events import Event
+from libmh.keys import PrivateKey
 from libmh.providers import find_interface
 from libmh.spec import DEFAULT_DEADLINE, Interface, Kind, Member, Plain, Type, interface_of
 from mh_amqp import codec, messages, types
 from mh_amqp.asking import Asker, asker
 from mh_amqp.bodies import arguments_in_json
 from mh_amqp.connection import Connection
-from mh_amqp.console import configuration, with_password
+from mh_amqp.console import configuration, key_of, with_password
 from mh_amqp.events import decode_event, field_types
 from mh_amqp.links import Delivery
 from mh_amqp.management import READ, UPDATE
@@ -40,6 +41,7 @@ from mh_amqp.names import (
     host_address,
     place,
 )
+from mh_amqp.signatures import signed
 from mh_amqp.status import body_of, problem_of
 from mh_amqp.tls import Tls, files_of
 from mh_amqp.upkeep import NO_FILES, dial_place
@@ -63,8 +65,9 @@ async def connect(url: str) -> "AmqpTransport":
     """A transport to a host, a listening agent or a broker. Raises `invalid-arguments` for a URL that it
     cannot read, `unavailable` or `timeout` when nobody answers there."""
     where = place(url)
-    tls = Tls(files_of(configuration())) if where.secured else NO_FILES
-    transport = AmqpTransport(with_password(where), tls)
+    config = configuration()
+    tls = Tls(files_of(config)) if where.secured else NO_FILES
+    transport = AmqpTransport(with_password(where), tls, key_of(config))
     await transport.open(CONNECT_SECONDS)
     return transport
 
@@ -72,9 +75,10 @@ async def connect(url: str) -> "AmqpTransport":
 class AmqpTransport:
     """`libmh.client.Transport` over one connection at a time."""
 
-    def __init__(self, where: Place, tls: Tls = NO_FILES) -> None:
+    def __init__(self, where: Place, tls: Tls = NO_FILES, key: PrivateKey | None = None) -> None:
         self.place = where
         self._tls = tls
+        self._key = key
         self._asker: Asker | None = None
         self._opening = asyncio.Lock()
         self._container = f"mh-client-{secrets.token_hex(6)}"
@@ -127,6 +131,8 @@ class AmqpTransport:
                 to = self._address(request.interface, made.connection)
                 reply_to = made.receiver.address if made.receiver else None
                 message = request_message(request, body, to)
+                if self._key is not None:
+                    message = signed(message, self._key, int((deadline + MARGIN) * 1000))
                 sent = replace(message, reply_to=reply_to, ttl=max(1, int(left * 1000)))
                 return await made.ask(sent, max(left, 0.001))
             except Unavailable:

@@ -1,7 +1,8 @@
 """What a console shows and whom it trusts: a TOML file of its user's, or the machine's.
 
 The first of `$MATAHARI_CONSOLE`, `matahari/console.toml` below the user's configuration and
-`/etc/matahari/console.toml` that is there; `[tls]` in it is that of `mh_amqp.tls`. The password of a URL
+`/etc/matahari/console.toml` that is there; `[tls]` in it is that of `mh_amqp.tls`, and `key` in `[signing]`
+the file of the key that signs what is asked. The password of a URL
 that names a user alone is in `$MATAHARI_PASSWORD`: what a command line says, others can read.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from libmh.errors import InvalidArguments
+from libmh.keys import PrivateKey, load
 from mh_amqp.names import Place
 
 NAMED = "MATAHARI_CONSOLE"
@@ -44,3 +46,12 @@ def with_password(where: Place) -> Place:
     if where.user is None or where.password is not None:
         return where
     return replace(where, password=os.environ.get(PASSWORD))
+
+
+def key_of(config: Mapping[str, Any]) -> PrivateKey | None:
+    """The key that a console signs with, if it has one. Raises as `libmh.keys.load`."""
+    table = config.get("signing", {})
+    path = table.get("key")
+    if not set(table) <= {"key"} or not isinstance(path, str | None):
+        raise InvalidArguments("[signing]: expected key, the path of a private key", argument="signing")
+    return None if path is None else load(Path(path))

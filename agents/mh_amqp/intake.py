@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from libmh.caller import Caller
-from libmh.errors import Internal, InvalidArguments, Unavailable
+from libmh.errors import Conflict, Internal, InvalidArguments, NotAuthorized, Unavailable
 from mh_amqp import codec, messages
 from mh_amqp.links import Delivery, Receiver
 from mh_amqp.management import Management
@@ -22,9 +22,11 @@ from mh_amqp.messages import Message
 from mh_amqp.names import is_private
 from mh_amqp.outcome import DECODE_ERROR, NOT_ALLOWED, NOT_FOUND
 from mh_amqp.record import Record, key_of, lifetime
+from mh_amqp.signatures import Signatures, Ticket
 from mh_amqp.status import Answer, form_of, refusal
 
 log = logging.getLogger(__name__)
+audit = logging.getLogger("libmh.audit")
 MAX_REPLY = 4 << 20
 CREDIT = 10
 
@@ -50,6 +52,7 @@ class Intake:
     nodes: dict[str, Management]
     record: Record = field(default_factory=Record)
     counters: Counters = field(default_factory=Counters)
+    signatures: Signatures | None = None
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     _suspended: set[Receiver] = field(default_factory=set)
 
@@ -98,6 +101,14 @@ class Intake:
     def _begin(
         self, node: Management, message: Message, delivery: Delivery, identity: str, send: Send
     ) -> None:
+        ticket = None
+        if self.signatures is not None:
+            try:
+                identity, ticket = self.signatures.check(message, identity)
+            except NotAuthorized as problem:
+                audit.warning("a request was refused: %s, request %r", problem, message.id_text())
+                self._reply(message, delivery, send, refusal(problem, node.host, form_of(message)))
+                return
         now = node.answer_now(message, identity)
         if now is not None:  # nothing runs, so nothing is recorded
             self._reply(message, delivery, send, now)
@@ -107,9 +118,15 @@ class Intake:
         key = key_of(message, identity)
         if not self.record.begin(key, hand_out):
             return
+        if ticket is not None and self.signatures is not None and key is not None:
+            try:
+                self.signatures.seen.remember(ticket.number, ticket.expires_ms)
+            except (Conflict, Unavailable) as problem:
+                self.record.finish(key, refusal(problem, node.host, form_of(message)), 0)
+                return
         if not node.idempotent(message):
             delivery.accept()
-        task = asyncio.ensure_future(self._run(node, message, caller, key, hand_out))
+        task = asyncio.ensure_future(self._run(node, message, caller, key, hand_out, ticket))
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
@@ -129,6 +146,7 @@ class Intake:
         caller: Caller,
         key: Hashable | None,
         hand_out: Callable[[Answer], None],
+        ticket: Ticket | None,
     ) -> None:
         answer = None
         try:
@@ -144,6 +162,8 @@ class Intake:
                 hand_out(answer)
             else:
                 again = not answer.final and node.idempotent(message)  # it may go better next time
+                if again and ticket is not None and self.signatures is not None:
+                    self.signatures.seen.forget(ticket.number)
                 self.record.finish(key, answer, 0 if again else lifetime(message, reads=node.reads(message)))
 
     def _reply(self, message: Message, delivery: Delivery, send: Send, answer: Answer) -> None:

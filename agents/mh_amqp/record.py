@@ -24,7 +24,7 @@ BINARY_ID = 0xA0
 MIN_BINARY = 16
 MIN_TEXT = 32
 MAX_KEPT = 64
-ASIDE = ("mh:deadline", "mh:trace")
+ASIDE = ("mh:deadline", "mh:trace", "mh:key", "mh:issued", "mh:lifetime", "mh:signature")
 """Properties that a request may change when it comes again."""
 OVERHEAD = 500
 

@@ -26,6 +26,7 @@ from mh_amqp.links import Receiver, Sender
 from mh_amqp.management import Management
 from mh_amqp.messages import Message
 from mh_amqp.names import HOST_PREFIX, place
+from mh_amqp.signatures import signatures_of
 from mh_amqp.tls import Tls, files_of
 from mh_amqp.upkeep import DEFAULT_PACE, Pace, Upkeep
 
@@ -67,7 +68,8 @@ def serving(
     outbox = Outbox(
         dispatcher.context.events, source, lambda name: bound[name].interface if name in bound else None
     )
-    return Serving(process, dispatcher, Intake(nodes), outbox)
+    signatures = signatures_of(process.config, process.state / f"{process.name}.seen")
+    return Serving(process, dispatcher, Intake(nodes, signatures=signatures), outbox)
 
 
 def _host_of(address: str) -> str:

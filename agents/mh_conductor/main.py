@@ -67,7 +67,7 @@ COMMAND = Command(
     "Makes host aggregates from the capability reports of hosts.",
     body,
     add_options,
-    frozenset({"authority", "roles", "amqp", "tls"}),
+    frozenset({"authority", "roles", "signing", "amqp", "tls"}),
 )
 
 

@@ -4,6 +4,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from libmh.call import Verb
+from libmh.cli.keys import key_group
 from libmh.cli.members import call_with_texts, property_of
 from libmh.cli.policy import policy_group
 from libmh.cli.render import as_json, cell, moment, table, word
@@ -90,7 +91,8 @@ def set_command(session: Session, name: str, value: str) -> None:
 def call_command(session: Session, name: str, arguments: tuple[str, ...]) -> None:
     """Call a method with arguments in order.
 
-    Lists, maps and records are given as JSON. It does not ask for confirmation.
+    Lists, maps and records are given as JSON, a list of words also as `a,b`. It does not ask for
+    confirmation.
     """
 
     def work() -> None:
@@ -237,6 +239,7 @@ COMMANDS = (
     call_command,
     events_command,
     policy_group,
+    key_group,
     api_command,
     completion_command,
 )
