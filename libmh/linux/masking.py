@@ -1,0 +1,183 @@
+"""Secrets in what is shown: `<secret 1>` stands for the first one of a text, `<secret 2>` for another.
+
+Equal secrets have equal numbers, so that a change of one is seen and its value is not. What counts as one is
+told by the name before it, by its form, and for files that are all secrets by the file. In doubt it is one.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+NAMES = (
+    r"pass(?:word|wd|phrase|code)|secret|token|private[-_]?key|pre[-_]?shared[-_]?key|psk|community|credential"
+    r"|api[-_]?key|auth[-_]?key|access[-_]?key|encryption[-_]?key|bind[-_]?pw|wep[-_]?key|authorization|pwd"
+)
+KEYED = re.compile(
+    rf"(?<![\w.<-])(?P<name>[\w.-]*(?:{NAMES})[\w.\]\[-]*)"
+    r"(?P<sign>[\"']?[ \t]*(?:=>|[:=])[ \t]*|[ \t]+)(?P<value>\S.*)$",
+    re.IGNORECASE,
+)
+QUOTED = re.compile(r"(?P<quote>[\"'])(?P<inside>(?:\\.|(?!(?P=quote)).)*)(?P=quote)")
+PLAIN = re.compile(
+    r"(?:yes|no|true|false|on|off|none|null|any|default|without-password|\*+|!+|x)?[;,]?$",
+    re.IGNORECASE,
+)
+URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://[^\s:/@]*:)(?P<secret>[^\s/@]+)@")
+PEM_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----")
+PEM_END = re.compile(r"-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----")
+CRYPT = re.compile(r"\$(?:1|2[abxy]?|5|6|7|y|gy|argon2\w*|apr1|sha1|md5|pbkdf2[\w-]*)\$[^\s:\"']{8,}")
+COLONS = re.compile(r"(?:^|/)(?:g?shadow|passwd|group|opasswd|[^/]*htpasswd[^/]*)[-.~\w]*$")
+PPP = re.compile(r"/(?:ppp/[^/]*secrets|ipsec\.secrets|ipsec\.d/[^/]*\.secrets)[^/]*$")
+PGPASS = re.compile(r"/\.?pgpass[^/]*$")
+SNMP = re.compile(r"/snmp[^/]*/[^/]*\.conf[^/]*$")
+SNMP_WORDS = re.compile(
+    r"^(?P<kept>\s*(?:com2sec6?\s+(?:-Cn\s+\S+\s+)?\S+\s+\S+|createUser\s+\S+)\s+)(?P<value>\S.*)$"
+)
+PPP_LINE = re.compile(
+    r"^(?P<kept>\s*(?:\"[^\"]*\"|[^\s#]\S*)\s+(?:\"[^\"]*\"|\S+)\s+)(?P<value>\"[^\"]*\"|\S+)"
+)
+IPSEC = re.compile(
+    r"^(?P<kept>[^#]*:\s*(?:PSK|RSA|ECDSA|XAUTH|EAP|PIN|P12)\s+)(?P<value>\S.*)$", re.IGNORECASE
+)
+NO_NAMES = re.compile(r"/nsswitch\.conf[^/]*$")
+PAM = re.compile(r"/pam\.(?:d/|conf)")
+EMPTY = ("", "*", "!", "!!", "!*", "x", "*LK*", "*NP*")
+MAX_LINE = 1 << 16
+
+
+@dataclass(slots=True)
+class Masks:
+    """The secrets of one text, or of the two sides of a diff, by number."""
+
+    numbers: dict[str, int] = field(default_factory=dict)
+
+    def word(self, secret: str) -> str:
+        return f"<secret {self.numbers.setdefault(secret, len(self.numbers) + 1)}>"
+
+    def lines(self, lines: list[str], path: str = "") -> list[str]:
+        """Each with its secrets masked; `path` names the file that they are of, if they are of one."""
+        inside = False
+        masked = []
+        for line in lines:
+            if inside:
+                inside = PEM_END.search(line) is None
+                masked.append(line if not inside else self._ended(self.word(line.strip()), line))
+                continue
+            inside = PEM_BEGIN.search(line) is not None and PEM_END.search(line) is None
+            masked.append(line if inside else self.line(line, path))
+        return masked
+
+    def line(self, line: str, path: str = "") -> str:
+        body = line.rstrip("\r\n")
+        if len(body) > MAX_LINE:  # nobody reads it, and a pattern would take its time
+            return self._ended(self.word(body), line)
+        for rule in _rules(path):
+            body = rule(self, body)
+        return self._ended(body, line)
+
+    @staticmethod
+    def _ended(body: str, line: str) -> str:
+        return body + line[len(line.rstrip("\r\n")) :]
+
+
+Rule = Callable[[Masks, str], str]
+
+
+def _rules(path: str) -> list[Rule]:
+    rules: list[Rule] = [_one_line_keys, _urls]
+    for pattern, rule in BY_FILE:
+        if path and pattern.search(path):
+            rules.append(rule)
+    if not (path and NO_NAMES.search(path)):
+        rules.append(_pam if path and PAM.search(path) else _named)
+    return [*rules, _hashes]
+
+
+def _one_line_keys(masks: Masks, line: str) -> str:
+    begun = PEM_BEGIN.search(line)
+    ended = PEM_END.search(line)
+    if begun and ended and begun.end() < ended.start():
+        inside = line[begun.end() : ended.start()]
+        return line[: begun.end()] + masks.word(inside) + line[ended.start() :]
+    return line
+
+
+def _urls(masks: Masks, line: str) -> str:
+    return URL.sub(lambda found: f"{found['scheme']}{masks.word(found['secret'])}@", line)
+
+
+def _named(masks: Masks, line: str) -> str:
+    at = 0
+    while found := KEYED.search(line, at):
+        value = found["value"]
+        start = found.start("value")
+        if quoted := QUOTED.match(value):
+            secret, rest = quoted["inside"], value[quoted.end("inside") :]
+            start += 1
+            following = start + len(secret)
+        elif PLAIN.match(value) or value.startswith("<secret "):
+            return line
+        else:
+            secret, rest, following = value.rstrip(), "", 0
+        if secret and not PLAIN.match(secret) and not secret.startswith("<secret "):
+            word = masks.word(secret)
+            line, following = line[:start] + word + rest, start + len(word)
+        if not rest:
+            return line
+        at = following
+    return line
+
+
+def _pam(masks: Masks, line: str) -> str:
+    """There `password` is a kind of rule; arguments have a `=`."""
+    return re.sub(
+        rf"([\w-]*(?:{NAMES})[\w-]*=)(\S+)",
+        lambda found: found[1] + masks.word(found[2]),
+        line,
+        flags=re.IGNORECASE,
+    )
+
+
+def _hashes(masks: Masks, line: str) -> str:
+    return CRYPT.sub(lambda found: masks.word(found[0]), line)
+
+
+def _colons(masks: Masks, line: str) -> str:
+    fields = line.split(":")
+    if len(fields) > 1 and fields[1] not in EMPTY and not fields[0].lstrip().startswith("#"):
+        fields[1] = masks.word(fields[1])
+    return ":".join(fields)
+
+
+def _pgpass(masks: Masks, line: str) -> str:
+    fields = re.split(r"(?<!\\):", line, maxsplit=4)
+    return ":".join([*fields[:4], masks.word(fields[4])]) if len(fields) == 5 else line
+
+
+def _after(*patterns: re.Pattern[str]) -> Rule:
+    def rule(masks: Masks, line: str) -> str:
+        for pattern in patterns:
+            if found := pattern.match(line):
+                return found["kept"] + masks.word(found["value"]) + line[found.end("value") :]
+        return line
+
+    return rule
+
+
+BY_FILE: tuple[tuple[re.Pattern[str], Rule], ...] = (
+    (COLONS, _colons),
+    (PPP, _after(IPSEC, PPP_LINE)),
+    (SNMP, _after(SNMP_WORDS)),
+    (PGPASS, _pgpass),
+)
+
+
+def masked(text: str, limit: int) -> str:
+    """What a program printed, or a diff that it made: the first `limit` characters of it, masked."""
+    masks = Masks()
+    text = text.replace("\0", "\ufffd")
+    lines = text[: limit * 2].splitlines(keepends=True)
+    bare = [line[1:] if line[:1] in "+- " else line for line in lines]
+    prefixes = [line[:1] if line[:1] in "+- " else "" for line in lines]
+    shown = masks.lines(bare)
+    return "".join(prefix + line for prefix, line in zip(prefixes, shown, strict=True))[:limit]
