@@ -81,7 +81,7 @@ class FakeNetwork(Network):
 
     def _make(self, iface: str, what: str, confirm: int) -> NetworkChange:
         if any(each.state is ChangeState.PENDING for each in self.made):
-            raise Conflict(f"'{iface}' has a pending change")
+            raise Conflict(f"'{iface}' has a pending change", id=self.made[-1].id)
         change = NetworkChange(
             f"c{len(self.made)}",
             iface,
@@ -171,7 +171,7 @@ def run(*words: str) -> Result:
 def test_links_are_a_table_of_those_that_match() -> None:
     lines = run("network", "list", "eth*").stdout.splitlines()
     assert len(lines) == 2
-    assert lines[1].split()[:4] == ["eth0", "veth", "up", "1500"]
+    assert lines[1].split() == ["eth0", "veth", "up", "1500", "192.0.2.5/24"]
     assert [each["name"] for each in json.loads(run("--json", "network", "list").stdout)] == ["eth0", "lo"]
     assert "statistics" not in run("network", "show", "eth0").stdout
     assert json.loads(run("--json", "network", "show", "eth0").stdout)["mtu"] == 1500
@@ -221,6 +221,13 @@ def test_a_refusal_is_told_as_it_is(fake: FakeNetwork) -> None:
     assert "expected at most 9000, got 9999 (invalid-arguments)" in result.stderr
     assert run("network", "set-mtu", "eth7", "1400", "-y").exit_code == 1
     assert fake.made == []
+
+
+def test_a_pending_change_is_in_the_way_until_it_is_ended(fake: FakeNetwork) -> None:
+    run("network", "set-mtu", "eth0", "1400", "-y", "--no-confirm")
+    result = run("network", "set-mtu", "eth0", "1300", "-y")
+    assert result.exit_code == 1
+    assert f"hint: 'mhctl --on {URL} network confirm c0' keeps the other change" in result.stderr
 
 
 def test_a_lost_answer_is_looked_up_over_a_new_connection(fake: FakeNetwork) -> None:
@@ -326,6 +333,12 @@ def test_an_interrupted_wait_leaves_it_to_be_rolled_back(
     assert result.exit_code == 1
     assert "eth0: left as it is: the host rolls it back 60 s after it was made" in result.stderr
     assert all(each.state is ChangeState.PENDING for each in fake.made)
+
+
+def test_a_list_of_words_needs_no_json(fake: FakeNetwork) -> None:
+    assert run("call", "Network.set_addresses", "eth0", "192.0.2.7/24,dhcp").exit_code == 0
+    assert run("call", "Network.set_addresses", "lo", '["auto"]').exit_code == 1
+    assert fake.asked == [(["192.0.2.7/24", "dhcp"], ""), (["auto"], "")]
 
 
 def test_names_and_ids_are_completed_from_the_host_asked(fake: FakeNetwork) -> None:

@@ -1,9 +1,10 @@
 """`mhctl network` at a console beyond the very link that it changes, and on the machine's own bus."""
 
 import json
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -53,10 +54,10 @@ def staged() -> Iterator[Stage]:
         yield found
 
 
-def console(staged: Stage, *words: str, address: str = "10.9.0.1") -> "subprocess.CompletedProcess[str]":
-    """`mhctl` beyond `k0`."""
-    where = ["--on", f"amqp://{address}:{PORT + 1}"]
-    command = [sys.executable, "-c", MHCTL, *where, *words]
+def console(staged: Stage, *words: str, before: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
+    """`mhctl` beyond `k0`; `before` are words of a command that runs it."""
+    where = ["--on", f"amqp://10.9.0.1:{PORT + 1}"]
+    command = [*before, sys.executable, "-c", MHCTL, *where, *words]
     return staged.host.run("ip", "netns", "exec", "far", *command, check=False, seconds=60)
 
 
@@ -85,6 +86,26 @@ def test_a_link_that_comes_back_is_reached_over_a_new_connection(staged: Stage) 
 def test_a_link_that_goes_down_comes_back(staged: Stage) -> None:
     done = console(staged, "network", "down", KERNEL, "--yes", "--confirm", "6")
     assert done.returncode == 1, done.stdout + done.stderr
+    assert "rolled back" in done.stdout
+    assert staged.seen(KERNEL).up
+
+
+def test_ctrl_c_leaves_it_to_be_rolled_back(staged: Stage) -> None:
+    interrupted = ("timeout", "--preserve-status", "--signal=INT", "3")
+    words = ("network", "down", KERNEL, "--yes", "--confirm", "5")
+    done = console(staged, *words, before=interrupted)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"{KERNEL}: left as it is: the host rolls it back 5 s after it was made" in done.stderr
+    wait_for(lambda: staged.seen(KERNEL).up, 15, "it was rolled back")
+
+
+def test_a_terminal_shows_what_is_waited_for(staged: Stage) -> None:
+    words = [sys.executable, "-c", MHCTL, "--on", f"amqp://10.9.0.1:{PORT + 1}", "network", "down", KERNEL]
+    shown = shlex.join(["ip", "netns", "exec", "far", *words, "--confirm", "4"])
+    typed = f"(sleep 2; echo y; sleep 12) | script --quiet --return --command {shlex.quote(shown)} /dev/null"
+    done = staged.host.run("sh", "-c", typed, check=False, seconds=60)
+    assert f"'down' of '{KERNEL}' may cut amqp://10.9.0.1:{PORT + 1} off. Go on? [y/N]: " in done.stdout
+    assert f"reaching amqp://10.9.0.1:{PORT + 1} anew, " in done.stdout
     assert "rolled back" in done.stdout
     assert staged.seen(KERNEL).up
 

@@ -23,7 +23,7 @@ OVERLAYS: Mapping[str, str] = {
     "services": "libmh.cli.services",
 }
 """Group -> module with `COMMANDS` that stand beside its derived commands, or in their place."""
-GENERIC = ("get", "set", "call", "events", "policy", "api", "completion")
+GENERIC = ("get", "set", "call", "events", "policy", "key", "api", "completion")
 
 
 def groups() -> dict[str, str]:

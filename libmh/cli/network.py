@@ -16,7 +16,7 @@ from libmh.cli.members import agree, method_command, show_properties
 from libmh.cli.proving import Attempt, Change, ask, ended, heard, prove
 from libmh.cli.render import as_json, harmless, moment
 from libmh.cli.session import Session, pass_session, reported
-from libmh.errors import InvalidArguments, NotImplementedHere
+from libmh.errors import Conflict, InvalidArguments, NotImplementedHere
 from libmh.spec import Plain, interface_of
 
 INTERFACE = interface_of(Network)
@@ -30,6 +30,7 @@ COLOURS: Mapping[str, str] = {
 CONFIRM_SECONDS = 60
 MAX_CONFIRM_SECONDS = 3600
 ANSWER_SECONDS = 130.0
+MAX_DRAWN = 78
 READING = (
     *("link", "addresses", "routes", "status", "keeper", "start", "stop"),
     *("get_ip_address", "get_mac_address"),
@@ -202,13 +203,35 @@ def _change(session: Session, member: str, given: dict[str, Any], *, yes: bool, 
     attempt = ask(session, member, given)
     try:
         if proves:
-            prove(attempt)
+            prove(attempt, partial(_draw, session, attempt))
         else:
             _wait(session, attempt)
     except KeyboardInterrupt:
         _say_left(session, attempt, given)
         raise click.exceptions.Exit(1) from None
+    except Conflict as problem:
+        raise _with_way_out(session, problem) from problem
+    finally:
+        _draw(session, attempt, None)
     _tell(session, attempt, good=_good(attempt, proves=proves))
+
+
+def _draw(session: Session, attempt: Attempt, left: float | None) -> None:
+    """On a terminal: what is waited for; nothing of it is left in the end."""
+    if session.json or not sys.stderr.isatty():
+        return
+    why = f" ({attempt.trouble.message})" if attempt.trouble else ""
+    said = f"reaching {session.url} anew, {max(0.0, left):.0f} s left{why}" if left is not None else ""
+    click.echo(f"\r{harmless(said)[:MAX_DRAWN]}\033[K", err=True, nl=False)
+
+
+def _with_way_out(session: Session, problem: Conflict) -> Conflict:
+    """A link has one pending change at most: how the other one is ended."""
+    other = problem.details.get("id")
+    if other is None:
+        return problem
+    hint = f"'{_how(session, other)}' keeps the other change, roll-back in the place of confirm ends it"
+    return Conflict(problem.message, **{"hint": hint, **problem.details})
 
 
 def _wait(session: Session, attempt: Attempt) -> None:

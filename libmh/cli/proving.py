@@ -5,7 +5,7 @@ where no new one could be made. Losing it is no failure either: what came of the
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -99,13 +99,15 @@ def heard(attempt: Attempt, seconds: float) -> bool:
     return True
 
 
-def prove(attempt: Attempt, pace: Pace | None = None) -> None:
+def prove(attempt: Attempt, waiting: Callable[[float], None], pace: Pace | None = None) -> None:
     """Wait for the change and confirm it over connections that are made for that, until that has gone well,
-    or the change has ended otherwise, or the time is up. `attempt.change` tells how it stands."""
+    or the change has ended otherwise, or the time is up. `attempt.change` tells how it stands; `waiting` is
+    told before each look how many seconds are left."""
     pace = pace or Pace()
     heard(attempt, min(pace.answer, _left(attempt)))
     pause = Event()
     while not ended(attempt) and (left := _left(attempt) + pace.afterwards) > 0:
+        waiting(_left(attempt))
         # what comes too late is refused by the host, which then tells that it took the change back
         _look(attempt, min(pace.look, left))
         if not ended(attempt):

@@ -29,6 +29,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "Unit": ("name", "load_state", "active_state", "sub_state", "enablement", "description"),
 }
 """The columns of a table of these records; any other has all its fields, and `--json` always has."""
+SHORT: Mapping[str, str] = {"Address": "{address}/{prefix_length}"}
+"""Records that have a usual notation, for a table's cell."""
 STYLES: Mapping[str, str] = {
     "active": "green",
     "up": "green",
@@ -145,6 +147,8 @@ def cell(declared: Type, plain: Plain) -> str:
             return ", ".join(cell(item, each) for each in plain)
         case MapOf(value) if isinstance(plain, dict):
             return ", ".join(f"{key}={cell(value, each)}" for key, each in plain.items())
+        case RecordOf(record) if isinstance(plain, dict) and record.__name__ in SHORT:
+            return harmless(SHORT[record.__name__].format_map(plain))
         case RecordOf(_, fields) if isinstance(plain, dict):
             return " ".join(cell(f.type, plain[f.name]) for f in fields if f.name in plain)
     return word(plain)

@@ -45,6 +45,8 @@ def from_text(declared: Type, text: str, where: str) -> Plain:
             return from_text(item, text, where)
         case Anything():
             return _json_or_text(text)
+        case ListOf(Scalar(Word.STRING)) if not text.lstrip().startswith("["):
+            return [part for part in text.split(",") if part]
         case ListOf() | MapOf() | RecordOf():
             return _json(text, where)
 
@@ -106,6 +108,8 @@ def placeholder(declared: Type) -> str:
             return "|".join(choices)
         case OptionalOf(item):
             return placeholder(item)
+        case ListOf(Scalar(Word.STRING)):
+            return "TEXT,..."
         case _:
             return "JSON"
 
