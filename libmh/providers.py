@@ -44,7 +44,13 @@ SHIPPED: tuple[Shipped, ...] = (
         "libmh.api.services:Services",
         {"linux": "libmh.linux.services:LinuxServices", "win32": "libmh.windows.services:WindowsServices"},
     ),
-    Shipped("libmh.api.sysconfig:Sysconfig", {"linux": "libmh.linux.sysconfig:LinuxSysconfig"}),
+    Shipped(
+        "libmh.api.sysconfig:Sysconfig",
+        {
+            "linux": "libmh.linux.sysconfig:LinuxSysconfig",
+            "win32": "libmh.windows.sysconfig:WindowsSysconfig",
+        },
+    ),
 )
 ELSEWHERE: tuple[str, ...] = (
     "libmh.api.agent:Agent",
