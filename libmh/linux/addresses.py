@@ -42,10 +42,6 @@ class Told:
         """What the kernel tells a link's addresses apart by."""
         return self.address, self.prefix_length, self.other
 
-    @property
-    def plain(self) -> Address:
-        return Address(self.family, self.address, self.prefix_length, self.broadcast)
-
 
 def read(index: int = 0) -> list[Told]:
     """Addresses of this machine, those of a link primary first; `index` is of one link, 0 is all. Raises as
@@ -92,7 +88,8 @@ def by_link(index: int = 0) -> dict[int, list[Address]]:
     """Addresses by index of their link, the primary one first. Raises as `read`."""
     found: dict[int, list[Address]] = {}
     for told in read(index):
-        found.setdefault(told.index, []).append(told.plain)
+        plain = Address(told.family, told.address, told.prefix_length, told.broadcast)
+        found.setdefault(told.index, []).append(plain)
     return found
 
 

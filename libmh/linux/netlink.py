@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 TYPE_MASK = 0x3FFF  # above are flags: nested, in the order of the network
 
 NUMBER = struct.Struct("=I")
+LITTLE = sys.byteorder == "little"
 BUFFER = 1 << 16  # a dump comes in parts of at most 32 KiB
 KERNEL = 0
 FIRST = 1
@@ -73,16 +75,18 @@ def attributes(payload: bytes, start: int, wanted: Collection[int]) -> dict[int,
     counts."""
     found: dict[int, bytes] = {}
     end = len(payload)
-    words = memoryview(payload)[: end & ~1].cast("H")
-    at, last = start >> 1, (end >> 1) - 1
+    # this loop is most of what reading a link takes, and one word is read in half the time of two
+    words = memoryview(payload)[: end & ~3].cast("I")
+    at, last = start >> 2, end >> 2
     while at < last:
-        length = words[at]
-        if length < 4 or 2 * at + length > end:
+        word = words[at]
+        length, kind = (word & 0xFFFF, word >> 16) if LITTLE else (word >> 16, word & 0xFFFF)
+        if length < 4 or 4 * at + length > end:
             break
-        kind = words[at + 1] & TYPE_MASK
+        kind &= TYPE_MASK
         if kind in wanted:
-            found[kind] = payload[2 * at + 4 : 2 * at + length]
-        at += (length + 3 & ~3) >> 1
+            found[kind] = payload[4 * at + 4 : 4 * at + length]
+        at += (length + 3) >> 2
     return found
 
 
@@ -226,6 +230,6 @@ def _check(payload: bytes) -> None:
 
 
 def _refused(payload: bytes) -> Problem:
-    code = -int.from_bytes(payload[:4], "little" if struct.pack("=H", 1)[0] else "big", signed=True)
+    code = -int.from_bytes(payload[:4], sys.byteorder, signed=True)
     words = f"the kernel's network: {os.strerror(code)}"
     return NotFound(words) if code in (errno.ENODEV, errno.ENOENT) else BackendFailed(words, source=SOURCE)
