@@ -1,8 +1,10 @@
 """Network links: as the kernel tells of them where we run on it, else from /sys/class/net
 (Documentation/ABI/testing/sysfs-class-net)."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 
 from libmh.api.network import Address, Link, LinkCounters
 from libmh.context import Root
@@ -43,7 +45,13 @@ def names(root: Root) -> list[str]:
 
 def known(root: Root, name: str) -> bool:
     """Whether this names a link: nothing but a name that is listed is ever put into a path."""
-    return name in names(root)
+    try:
+        with os.scandir(root.path(NET)) as entries:
+            listed = {entry.name for entry in entries}
+    except OSError:
+        return False
+    # of hundreds of links only this one is looked at
+    return name in listed and name.isprintable() and sysfs.exists(root, f"{NET}/{name}/ifindex")
 
 
 def index(root: Root, name: str) -> int:
@@ -59,7 +67,7 @@ def read_all(root: Root) -> list[Link]:
     if str(root.base) == "/":
         told = sorted(rtlinks.told(counted=True), key=lambda link: link.index)
         by_index = {link.index: link.name for link in told}
-        return rtlinks.in_full(root, told, by_index, addresses.by_link())
+        return rtlinks.in_full(told, by_index, addresses.by_link(), partial(kind, root))
     found = [read(root, name, ()) for name in names(root)]
     return sorted((link for link in found if link.index), key=lambda link: link.index)
 
@@ -69,7 +77,7 @@ def read_one(root: Root, name: str) -> Link:
     if str(root.base) == "/":
         told = rtlinks.one(name)
         master = {told.master: rtlinks.name_of(told.master)} if told.master else {}
-        (link,) = rtlinks.in_full(root, [told], master, addresses.by_link(told.index))
+        (link,) = rtlinks.in_full([told], master, addresses.by_link(told.index), partial(kind, root))
         return link
     if not known(root, name):
         raise rtlinks.missing(name)

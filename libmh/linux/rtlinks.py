@@ -3,11 +3,10 @@ for those that it does not tell all of."""
 
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from libmh.api.network import Address, Link, LinkCounters
-from libmh.context import Root
 from libmh.errors import NotFound
 from libmh.linux import netlink
 from libmh.linux.ethtool import Ethtool
@@ -28,6 +27,10 @@ STATES = ("unknown", "notpresent", "down", "lowerlayerdown", "testing", "dormant
 COUNTERS = struct.Struct("=8Q")  # packets before bytes, received before sent
 NO_COUNTERS = LinkCounters(0, 0, 0, 0, 0, 0, 0, 0)
 KINDS = {"ipoib": "infiniband"}  # where ours differs from the kernel's
+
+
+DeviceKind = Callable[[str, str | None], str]
+"""The kind of a link that is a device, by its name and its driver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,16 @@ class _Drivers:
 
     ethtool: Ethtool
     by_kind: dict[str, str | None] = field(default_factory=dict)
+    kinds: dict[bytes, str] = field(default_factory=dict)
+
+    def virtual_kind(self, link: Attributes) -> str:
+        """What a virtual link was made as; empty for a device, whose kind /sys tells."""
+        info = link.get(IFLA_LINKINFO)
+        if info is None:
+            return ""
+        if info not in self.kinds:
+            self.kinds[info] = _virtual_kind(info)
+        return self.kinds[info]
 
     def of(self, link: str, kind: str) -> str | None:
         if not kind:
@@ -129,27 +142,32 @@ def parse(payload: bytes, wanted: frozenset[int] = BRIEF) -> Told | None:
 
 
 def in_full(
-    root: Root, links: Iterable[Told], names: Mapping[int, str | None], own: Mapping[int, Sequence[Address]]
+    links: Iterable[Told],
+    names: Mapping[int, str | None],
+    own: Mapping[int, Sequence[Address]],
+    device_kind: DeviceKind,
 ) -> list[Link]:
-    """With their addresses, and what the driver says."""
+    """With their addresses, and what the driver says. `names` are of what they may belong to."""
     with Ethtool() as ethtool:
         drivers = _Drivers(ethtool)
-        return [_link(root, each, names, own.get(each.index, ()), drivers) for each in links]
+        return [_link(each, names, own.get(each.index, ()), drivers, device_kind) for each in links]
 
 
 def _link(
-    root: Root, link: Told, names: Mapping[int, str | None], own: Sequence[Address], drivers: _Drivers
+    link: Told,
+    names: Mapping[int, str | None],
+    own: Sequence[Address],
+    drivers: _Drivers,
+    device_kind: DeviceKind,
 ) -> Link:
-    from libmh.linux import links
-
-    virtual = _virtual_kind(link.attributes)
+    virtual = drivers.virtual_kind(link.attributes)
     driver = drivers.of(link.name, virtual)
     speed, duplex = drivers.ethtool.speed(link.name) if link.up else (None, None)
     address = link.attributes.get(IFLA_ADDRESS)
     return Link(
         name=link.name,
         index=link.index,
-        kind=virtual or links.kind(root, link.name, driver),
+        kind=virtual or device_kind(link.name, driver),
         up=link.up,
         operational_state=link.operational_state,
         mtu=link.mtu,
@@ -164,11 +182,7 @@ def _link(
     )
 
 
-def _virtual_kind(link: Attributes) -> str:
-    """What a virtual link was made as; empty for a device, whose kind /sys tells."""
-    info = link.get(IFLA_LINKINFO)
-    if info is None:
-        return ""
+def _virtual_kind(info: bytes) -> str:
     told = netlink.attributes(info, 0, INFO)
     kind = netlink.text(told, IFLA_INFO_KIND) or ""
     if kind == "tun":
