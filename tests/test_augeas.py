@@ -1,7 +1,9 @@
 """The scheme `augeas` against the real libaugeas: its forecast is the edit that was asked for, whole."""
 
 import os
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from libmh.linux.augeas import Augeas
 from libmh.linux.augeasline import Workers
 from libmh.linux.lenses import COMMONEST, expression
 from libmh.linux.schemes import Edit, Forecast
+from source_tree import ROOT
 from testbed import needs
+from testbed.machine import booted_host
 from waiting import wait_for
 
 SECONDS = 20.0
@@ -188,6 +192,51 @@ def test_a_link_is_followed_and_never_out_of_the_root(augeas: Augeas, etc: Path,
     (etc / "fstab").symlink_to("fstab")
     with pytest.raises(BackendFailed, match="round in circles"):
         augeas.query("/files/etc/fstab/1/file")
+
+
+def test_a_file_is_changed_under_one_name(augeas: Augeas, etc: Path, tmp_path: Path) -> None:
+    put(tmp_path, "/etc/sysctl.d/1.conf", "a=1\n")
+    (etc / "sysctl.d/2.conf").symlink_to("1.conf")
+    with pytest.raises(BackendFailed, match="two names of one file"):
+        augeas.forecast("setm /files/etc/sysctl.d/* a 3\nsave", SECONDS)
+    assert len(augeas.forecast("set /files/etc/sysctl.d/2.conf/a 3\nsave", SECONDS).edits) == 1
+
+
+def test_many_ask_at_once(augeas: Augeas, etc: Path) -> None:
+    paths = [f"/files/etc/hosts/{number % 2 + 1}/ipaddr" for number in range(60)]
+    with ThreadPoolExecutor(12) as threads:
+        answers = list(threads.map(augeas.query, paths))
+    assert answers == ["127.0.0.1", "::1"] * 30
+    assert len(augeas._workers._idle) <= augeasline.MAX_WORKERS
+
+
+SANDBOXED = """
+from libmh.context import Root
+from libmh.linux.augeas import Augeas
+augeas = Augeas(Root())
+print(augeas.query("/files/etc/hosts/1/ipaddr"))
+print(augeas.forecast("set /files/etc/hosts/1/ipaddr 10.0.0.1\\nsave", 20).edits[0].after.decode())
+"""
+
+
+def test_it_works_in_the_agents_sandbox() -> None:
+    unit = (ROOT / "packaging/systemd/mh-dbus.service").read_text()
+    kept = (
+        "Capability",
+        "Device",
+        "IPAddress",
+        "Keyring",
+        "Lock",
+        "Memory",
+        "NoNew",
+        "Restrict",
+        "SystemCall",
+    )
+    sandbox = [f"--property={line}" for line in unit.splitlines() if line.startswith((*kept, "Tasks"))]
+    with booted_host("augeas", files={"/etc/ask.py": SANDBOXED}) as host:
+        run = ("systemd-run", "--quiet", "--pipe", "--wait", *sandbox)
+        done = host.run(*run, sys.executable, "/etc/ask.py", check=False)
+        assert done.stdout.startswith("127.0.0.1\n10.0.0.1 "), done.stderr
 
 
 def test_bytes_that_are_no_utf_8_stay(augeas: Augeas, etc: Path) -> None:

@@ -18,6 +18,7 @@ from libmh.linux.schemes import Edit, Execution, Forecast
 
 UNKNOWN = "unknown"
 QUICK = 10.0  # seconds for one question
+LONGEST = 60.0  # for a text: the parsers need no more for what is no attack on them
 MAX_FILES = 5000
 MAX_BYTES = 64 << 20
 MAX_SETTINGS = 10_000
@@ -80,7 +81,7 @@ class Augeas:
         """What the commands would write, a `save` or not. Raises `invalid-arguments` with the line,
         `backend-failed` where a file cannot be parsed or would not be valid, `not-implemented` where no lens
         is for a file that is made."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + min(seconds, LONGEST)
         parsed = augeastext.parse(text)
         loaded = self._load(parsed.reaches, parsed.lenses)
         request = {
@@ -97,6 +98,8 @@ class Augeas:
             for tree, after in answer["files"]
             if (path := by_tree[tree]) and (after is None or _bytes(after) != loaded.contents[path])
         )
+        if len({edit.path for edit in edits}) < len(edits):
+            raise BackendFailed("two names of one file are changed: expected the file under one name alone")
         return Forecast(edits, _shown(answer["output"]), saves=bool(answer["saves"]))
 
     def run(self, text: str, seconds: float) -> Execution:  # noqa: ARG002 - the protocol's

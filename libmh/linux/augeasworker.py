@@ -28,6 +28,7 @@ MAX_FRAME = 1 << 28
 MAX_MEMORY = 1 << 30
 MAX_PRINTED = 1 << 20
 MAX_MATCHES = 10_001
+MAX_COMPARED = 1 << 20  # lines of one text times those of the other
 NOBODY = 65534
 LENGTH = 4
 NUMBER = re.compile(r"/\d+(?=/|$)")
@@ -220,11 +221,19 @@ class Files:
         if not self._tree.count(path):
             return None
         after = self._tree.retrieve(lens, before or "", path)
-        self._tree.store(lens, after, "/check")
-        if unnumbered(self._tree.printed("/check")) != unnumbered(self._tree.printed(path)):
+        wanted = unnumbered(self._tree.printed(path))
+        if not self._says(lens, after, wanted):
             raise Refused("again", path=path, lens=lens)
+        calm = spaced_as(before or "", after)
+        with suppress(Refused):
+            after = calm if calm != after and self._says(lens, calm, wanted) else after
         self._tree.remove("/check")
         return after
+
+    def _says(self, lens: str, text: str, wanted: str) -> bool:
+        """Whether a text means that tree."""
+        self._tree.store(lens, text, "/check")
+        return unnumbered(self._tree.printed("/check")) == wanted
 
 
 def unnumbered(printed: str) -> str:
@@ -232,6 +241,26 @@ def unnumbered(printed: str) -> str:
     otherwise when it is read again."""
     lines = (line.partition(" = ") for line in printed.split("\n"))
     return "\n".join(NUMBER.sub("/#", path) + equals + value for path, equals, value in lines)
+
+
+def spaced_as(before: str, after: str) -> str:
+    """A text whose lines have the space that they had before, where only that is different: of entries with
+    one name augeas gives the space of the first to the first that is left when one is removed."""
+    old, new = before.split("\n"), after.split("\n")
+    bare_old, bare_new = ([" ".join(line.split()) for line in lines] for lines in (old, new))
+    most = min(len(old), len(new))
+    start = next((at for at in range(most) if bare_old[at] != bare_new[at]), most)
+    left = most - start
+    end = next((at for at in range(left) if bare_old[-1 - at] != bare_new[-1 - at]), left)
+    middle_old, middle_new = bare_old[start : len(old) - end], bare_new[start : len(new) - end]
+    made = new[start : len(new) - end]
+    if 0 < len(middle_old) * len(middle_new) <= MAX_COMPARED and not len(middle_old) == len(middle_new) == 1:
+        from difflib import SequenceMatcher  # it takes its time to come, and is seldom needed
+
+        matcher = SequenceMatcher(None, middle_old, middle_new, autojunk=False)
+        for one, other, size in matcher.get_matching_blocks():
+            made[other : other + size] = old[start + one : start + one + size]
+    return "\n".join([*old[:start], *made, *old[len(old) - end :]])
 
 
 def index(library: Library) -> Answer:
