@@ -9,6 +9,7 @@ unix:path=/run/my/bus           the agent on another D-Bus bus
 amqp://host:port/HOST-UUID      a host's agent through a broker
 amqp://host:port                a listening agent; of a broker: the fleet's conductor
 amqps://user@host:port/...      the same over TLS, as a user or by a certificate
+amqps+srv://domain/...          the same through the brokers that the domain's DNS names
 ==============================  =====================================================
 
 ::
@@ -33,8 +34,7 @@ P = TypeVar("P")
 TRANSPORTS: Mapping[str, str] = {
     "system": "mh_dbus.client",
     "unix": "mh_dbus.client",
-    "amqp": "mh_amqp.client",
-    "amqps": "mh_amqp.client",
+    **dict.fromkeys(("amqp", "amqps", "amqp+srv", "amqps+srv"), "mh_amqp.client"),
 }
 """URL scheme -> module with `async connect(url) -> Transport`; imported when it is first asked for."""
 

@@ -42,7 +42,7 @@ PERMISSIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("libmh.keys", ("libmh.errors", "cryptography")),
     ("libmh", ("libmh",)),
     ("mh_dbus", ("libmh", "mh_dbus")),
-    ("mh_amqp", ("libmh", "mh_amqp", "proton", "cproton", "scramp", "cryptography")),
+    ("mh_amqp", ("libmh", "mh_amqp", "proton", "cproton", "scramp", "cryptography", "dns")),
     ("mh_conductor", ("libmh", "mh_conductor", "sqlalchemy", "alembic")),
 )
 REFUSALS: tuple[tuple[str, tuple[str, ...]], ...] = (

@@ -62,9 +62,10 @@ async def dial(
     limits: Limits = DEFAULT_LIMITS,
     served: Served | None = None,
     deadline: float = 10.0,
+    certified: str = "",
 ) -> Connection:
     """Connect, authenticate, open. `served` answers links that the peer attaches; without it they are
-    refused.
+    refused. `certified` is the name that the peer's certificate has to be for, where it is not `host`.
 
     Raises `Unavailable` (nobody listens, or it closed: its words), `NotAuthorized`, `Timeout` after
     `deadline` seconds.
@@ -74,7 +75,7 @@ async def dial(
     connection = Connection(container, limits, login, served)
     try:
         async with asyncio.timeout(deadline):
-            await _connect(connection.pump, host, port, login)
+            await _connect(connection.pump, host, port, login, certified or host)
             await connection.ready
     except TimeoutError as late:
         connection.abort()
@@ -94,13 +95,14 @@ async def dial(
     return connection
 
 
-async def _connect(pump: Pump, host: str, port: int, login: Login) -> None:
+async def _connect(pump: Pump, host: str, port: int, login: Login, certified: str) -> None:
     loop = asyncio.get_running_loop()
     secured = None if login.tls is None else login.tls.dialling()
     if is_unix(host):
         await loop.create_unix_connection(lambda: pump, host)
     else:
-        await loop.create_connection(lambda: pump, host, port, ssl=secured)
+        named = None if secured is None else certified
+        await loop.create_connection(lambda: pump, host, port, ssl=secured, server_hostname=named)
 
 
 async def listen(

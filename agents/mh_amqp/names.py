@@ -17,6 +17,7 @@ CHANGED = "properties_changed"
 """The last word of the address of an event that says that properties changed."""
 AGENT_CONTAINER = "mh-amqp:"
 """How the container id of a listening agent begins; its host's UUID follows."""
+LOOKED_UP = "+srv"
 PORTS = {"amqp": 5672, "amqps": 5671}
 
 
@@ -44,7 +45,9 @@ def event_pattern(interface: str, member: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a URL says: whom to dial, as whom, and which host is meant (`""`: none is named)."""
+    """What a URL says: whom to dial, as whom, and which host is meant (`""`: none is named). `looked_up`:
+    the host is a domain whose SRV records say whom; `certified` is the name that a certificate has to be
+    for, where it is not the host."""
 
     host: str
     port: int
@@ -52,6 +55,8 @@ class Place:
     user: str | None = None
     password: str | None = None
     scheme: str = "amqp"
+    looked_up: bool = False
+    certified: str = ""
 
     @property
     def secured(self) -> bool:
@@ -62,22 +67,33 @@ class Place:
     def shown(self) -> str:
         """For people and logs: without credentials."""
         bracketed = f"[{self.host}]" if ":" in self.host else self.host
+        if self.looked_up:
+            return f"{self.scheme}{LOOKED_UP}://{bracketed}"
         return f"{self.scheme}://{bracketed}:{self.port}" + (f"/{self.uuid}" if self.uuid else "")
 
 
 def place(url: str) -> Place:
-    """The parts of `amqp[s]://[user:password@]host[:port][/HOST-UUID]`. Raises `InvalidArguments`."""
+    """The parts of `amqp[s]://[user:password@]host[:port][/HOST-UUID]`; with `+srv` before the colon the
+    host is a domain whose DNS says where its brokers are. Raises `InvalidArguments`."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:  # a port that is no number, a bracket that does not close
         raise _refusal(url) from error
     uuid = unquote(parts.path.removeprefix("/"))
-    if parts.scheme not in PORTS or not host or "/" in uuid or parts.query or parts.fragment:
+    scheme, looked_up = parts.scheme.removesuffix(LOOKED_UP), parts.scheme.endswith(LOOKED_UP)
+    if (
+        scheme not in PORTS
+        or (looked_up and port is not None)
+        or not host
+        or "/" in uuid
+        or parts.query
+        or parts.fragment
+    ):
         raise _refusal(url)
     user = None if parts.username is None else unquote(parts.username)
     password = None if parts.password is None else unquote(parts.password)
-    return Place(host, PORTS[parts.scheme] if port is None else port, uuid, user, password, parts.scheme)
+    return Place(host, PORTS[scheme] if port is None else port, uuid, user, password, scheme, looked_up)
 
 
 def listening_place(text: str) -> tuple[str, int]:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from libmh.connections import Connections
-from libmh.errors import NotAuthorized, Problem
+from libmh.errors import NotAuthorized, Problem, Timeout, Unavailable
 from mh_amqp.connection import Connection
 from mh_amqp.engine import dial
 from mh_amqp.limits import Limits
 from mh_amqp.names import Place, place
 from mh_amqp.security import ANONYMOUS, EXTERNAL, PLAIN, SCRAM, Login
+from mh_amqp.srv import targets
 from mh_amqp.tls import Files, Tls
 
 log = logging.getLogger(__name__)
@@ -62,16 +63,25 @@ def login_of(where: Place, tls: Tls = NO_FILES) -> Login:
 async def dial_place(
     where: Place, container: str, *, tls: Tls = NO_FILES, deadline: float = DIAL_SECONDS
 ) -> Connection:
-    """A connection to the place of a URL; `tls` says what to show and whom to trust where it begins with
-    `amqps`. Errors as for `engine.dial`."""
-    return await dial(
-        where.host,
-        where.port,
-        container=container,
-        login=login_of(where, tls),
-        limits=Limits(idle=IDLE_SECONDS),
-        deadline=deadline,
-    )
+    """A connection to the place of a URL, or to the first that its domain's DNS names and that answers;
+    `tls` says what to show and whom to trust where it begins with `amqps`. Errors as for `engine.dial`."""
+    found = await targets(where)
+    for number, each in enumerate(found, 1):
+        try:
+            return await dial(
+                each.host,
+                each.port,
+                container=container,
+                login=login_of(each, tls),
+                limits=Limits(idle=IDLE_SECONDS),
+                deadline=deadline,
+                certified=each.certified,
+            )
+        except (Unavailable, Timeout) as problem:
+            if number == len(found):
+                raise
+            log.info("%s: %s, trying the next", each.shown, problem)
+    raise Unavailable(f"'{where.shown}' leads nowhere")
 
 
 @dataclass(slots=True)
