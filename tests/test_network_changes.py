@@ -1,6 +1,7 @@
 """Changes of links, by each who may manage them, on a booted machine: made, confirmed, rolled back by call
 and by time, whoever dies meanwhile."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,8 +9,16 @@ from dataclasses import replace
 import pytest
 
 from libmh.api.network import ChangeState, Keeper, Network, NetworkChange
-from libmh.errors import Conflict, InvalidArguments, NotFound, NotImplementedHere, Problem
-from network_stage import KEEPERS, KERNEL, LINKS, MANAGER, NETWORKD, Stage, place, stage
+from libmh.errors import (
+    Conflict,
+    InvalidArguments,
+    NotFound,
+    NotImplementedHere,
+    Problem,
+    Timeout,
+    Unavailable,
+)
+from network_stage import HERE, KEEPERS, KERNEL, LINKS, MANAGER, NETWORKD, Stage, place, stage
 from waiting import wait_for
 
 LONG = 60
@@ -238,6 +247,63 @@ def test_what_does_not_fit_a_link_is_refused(network: Network) -> None:
         network.set_mtu(KERNEL, 1400, 3601)
     with pytest.raises(NotFound):
         network.confirm("../../etc/passwd")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("link", "unit"), [(NETWORKD, "systemd-networkd"), (MANAGER, "NetworkManager")])
+def test_a_manager_that_hangs_is_one_answer(staged: Stage, network: Network, link: str, unit: str) -> None:
+    before, known = staged.seen(link), network.changes()
+    staged.host.run("systemctl", "kill", "-s", "STOP", unit)
+    try:
+        with pytest.raises(Timeout):
+            network.set_mtu(link, 1400)
+        assert (staged.seen(link), network.changes()) == (before, known)
+    finally:
+        staged.host.run("systemctl", "kill", "-s", "CONT", unit)
+
+
+HANGS = """
+kind = bykernel.ByKernel
+make = kind.make
+def hang(self, wish, saved):
+    make(self, wish, saved)
+    os.kill(os.getpid(), signal.SIGSTOP)
+kind.make = hang
+Changes(context, Limits(make=1.0, spare=0.5)).make("k0", SetMtu(1300), 30)
+"""
+
+
+@pytest.mark.slow
+def test_an_agent_that_hangs_in_a_change_is_not_waited_for(staged: Stage, network: Network) -> None:
+    before = staged.seen(KERNEL)
+    hangs = ("systemd-run", "--quiet", "--collect", "--unit=hangs", sys.executable, "-c", HERE + HANGS)
+    staged.host.run(*hangs)
+    wait_for(lambda: staged.seen(KERNEL).mtu == 1300)
+    wait_for(lambda: network.changes()[0].state is ChangeState.FAILED, 30)
+    assert staged.seen(KERNEL) == before
+    staged.host.run("systemctl", "kill", "-s", "CONT", "hangs")
+    wait_for(lambda: staged.host.run("systemctl", "is-active", "hangs", check=False).returncode != 0)
+    assert network.changes()[0].state is ChangeState.FAILED
+    assert staged.seen(KERNEL) == before
+
+
+def is_kept(network: Network, link: str) -> bool:
+    try:
+        return network.keeper(link) in Keeper
+    except Unavailable:  # its manager is starting
+        return False
+
+
+def test_a_manager_that_was_restarted_is_brought_back_too(staged: Stage, network: Network) -> None:
+    """Its checkpoints die with it."""
+    before = staged.seen(MANAGER)
+    change = network.set_mtu(MANAGER, 1300, LONG)
+    staged.host.run("systemctl", "kill", "-s", "KILL", "NetworkManager")
+    staged.host.run("systemctl", "restart", "NetworkManager")
+    wait_for(lambda: is_kept(network, MANAGER))
+    assert network.roll_back(change.id).state is ChangeState.ROLLED_BACK
+    assert staged.seen(MANAGER) == before
+    assert network.keeper(MANAGER) is Keeper.NETWORK_MANAGER
 
 
 def test_a_restart_of_the_host_is_a_rollback_too(staged: Stage, network: Network) -> None:

@@ -120,6 +120,7 @@ class ByNetworkd:
         self._write(self._pending(), saved["pending"])
         if self._text(self._kept()) != saved["kept"]:  # it was being confirmed, which failed
             self._write(self._kept(), saved["kept"])
+        self._networkd.call("Reload")
         with kernel(self._root, self._link) as link:  # networkd leaves it where no file names it
             link.set_mtu(saved["mtu"])
         self._reconfigure()

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from libmh.context import Root
-from libmh.errors import BackendFailed, Conflict, InvalidArguments, NotFound, Problem, Timeout
+from libmh.errors import BackendFailed, Conflict, InvalidArguments, NotFound, Problem, Timeout, Unavailable
 from libmh.linux import nmprofile
 from libmh.linux.daemons import Daemon, Place, daemon
 from libmh.linux.keeper import Saved
@@ -65,6 +65,8 @@ def device_of(manager: Daemon, link: str) -> str | None:
         if str(problem.details.get("dbus_error", "")).endswith(".UnknownDevice"):
             return None
         raise
+    except NotFound as problem:  # it has its name before it has its objects
+        raise Unavailable("NetworkManager is starting", source=NAME) from problem
 
 
 def properties(manager: Daemon, path: str, interface: str) -> Mapping[str, Any]:
@@ -222,8 +224,10 @@ class ByNetworkManager:
     def _by_uuid(self, wanted: str) -> str | None:
         try:
             return Daemon(self._manager.bus, SETTINGS).value(str, "GetConnectionByUuid", "s", wanted)
-        except (BackendFailed, NotFound):  # there is none
+        except BackendFailed:  # there is none
             return None
+        except NotFound as problem:
+            raise Unavailable("NetworkManager is starting", source=NAME) from problem
 
     def _disconnect(self, device: str) -> None:
         """NetworkManager leaves a link up that it has disconnected, so as to see its carrier; what then

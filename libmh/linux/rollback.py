@@ -12,6 +12,7 @@ from pathlib import Path
 from libmh.api.network import Keeper
 from libmh.context import Root
 from libmh.errors import Conflict, NotFound, Problem, Timeout
+from libmh.linux import links
 from libmh.linux.keeper import keeper_of
 from libmh.linux.kernelnet import LinkState, state
 from libmh.linux.netproof import came_back, wait_until
@@ -37,9 +38,14 @@ def undo(records: Records, record: Record, stage: Stage, reason: str) -> Record:
     record = records.step(record, stage, reason)
     root = Root(Path(record.root))
     keeper = keeper_of(root, record.link, record.keeper)
-    keeper.undo(record.saved)
-    wait_until(keeper.done, UNDO_SECONDS, f"'{record.link}' did not come back to what it was")
-    _settled(root, record)
+    try:
+        keeper.undo(record.saved)
+        wait_until(keeper.done, UNDO_SECONDS, f"'{record.link}' did not come back to what it was")
+        _settled(root, record)
+    except NotFound as problem:
+        if links.known(root, record.link):
+            raise
+        return records.step(record, ENDS[stage], f"{reason}; {problem.message}")
     return records.step(record, ENDS[stage])
 
 
