@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from libmh.api.sysconfig import Drift, FileChange, Plan, Run, RunResult, Setting, Sysconfig
-from libmh.cli.config import AppliedRun, PendingRun
+from libmh.cli.config import AppliedRun, PendingRun, PlanId
 from libmh.cli.main import mhctl
 from libmh.cli.session import Session
 from libmh.errors import Conflict, NotFound
@@ -34,7 +34,8 @@ class FakeConfig(Sysconfig):
 
     def __init__(self) -> None:
         self.content = "Port 22\nPermitRootLogin yes\n"
-        self.plans: dict[str, tuple[str, str]] = {}
+        self.texts: dict[str, tuple[str, str]] = {}
+        self.kept: dict[str, Plan] = {}
         self.runs: list[Run] = []
         self.before: dict[str, str] = {}
         self.asked: list[object] = []
@@ -44,6 +45,14 @@ class FakeConfig(Sysconfig):
     def plan(self, scheme: str, text: str = "", uri: str = "") -> Plan:
         self.asked.append((scheme, text, uri))
         return self._planned(scheme, text or "Port 1\n")
+
+    def plans(self) -> list[str]:
+        return list(self.kept)
+
+    def planned(self, plan: str) -> Plan:
+        if plan not in self.kept:
+            raise NotFound(f"there is no plan '{plan}'")
+        return self.kept[plan]
 
     def plan_setting(self, file: str, key: str, value: str | None = None) -> Plan:
         self.asked.append((file, key, value))
@@ -66,22 +75,24 @@ class FakeConfig(Sysconfig):
     def _planned(self, scheme: str, after: str) -> Plan:
         self.number += 1
         name = f"p{self.number}"
-        self.plans[name] = (self.content, after)
+        self.texts[name] = (self.content, after)
         lines = difflib.unified_diff(
             self.content.splitlines(keepends=True), after.splitlines(keepends=True), SSHD, SSHD
         )
         change = FileChange(SSHD, "".join(lines), digest(self.content), digest(after))
         files = [change] if after != self.content else []
         output = "" if self.exact else "Notice: \x1b[2Jnoop\n"
-        return Plan(
+        self.kept[name] = Plan(
             name, scheme, NOW, NOW + 86_400 * 10**9, "test me", digest(after), self.exact, files, output
         )
+        return self.kept[name]
 
     def apply(self, plan: str, key: str = "", confirm: int = 0) -> Run:
         self.asked.append((plan, key, confirm))
-        if plan not in self.plans:
+        if plan not in self.texts:
             raise NotFound(f"there is no plan '{plan}'")
-        before, after = self.plans.pop(plan)
+        before, after = self.texts.pop(plan)
+        del self.kept[plan]
         if before != self.content:
             raise Conflict(f"'{SSHD}' has changed since it was planned")
         name = f"r{len(self.runs) + 1}"
@@ -203,6 +214,8 @@ def test_a_plan_is_kept_for_apply(fake: FakeConfig, tmp_path: Path) -> None:
     assert planned.exit_code == 0
     assert f"'mhctl --on {URL} config apply p1' applies it" in planned.stdout.replace("\n", " ")
     assert fake.runs == []
+    asked = run("config", "apply", "p1")
+    assert (asked.exit_code, "+Port 2222" in asked.stdout) == (2, True)
     assert run("config", "apply", "p1", "--key", "ports", "--confirm", "60", "--yes").exit_code == 0
     assert fake.asked == [("augeas", "Port 2222\n", ""), ("p1", "ports", 60)]
     again = run("config", "apply", "p1", "--yes")
@@ -225,7 +238,7 @@ def test_a_file_that_has_changed_is_planned_again(fake: FakeConfig) -> None:
     result = run("config", "apply", "p1", "--yes")
     assert result.exit_code == 1
     assert f"'{SSHD}' has changed since it was planned (conflict)" in result.stderr
-    assert "hint: the file has changed since: plan it again" in result.stderr
+    assert "hint: plan it again, and look" in result.stderr
 
 
 def test_a_run_that_fails_says_why() -> None:
@@ -257,7 +270,7 @@ def test_undo_shows_the_way_back(fake: FakeConfig) -> None:
     assert result.exit_code == 0, result.output
     assert "+PermitRootLogin yes" in result.stdout
     assert fake.content == "Port 22\nPermitRootLogin yes\n"
-    assert "plan it again" in run("config", "undo", "r1", "--yes").stderr
+    assert "hint: `mhctl config drift`" in run("config", "undo", "r1", "--yes").stderr
     assert run("config", "undo", "r9", "--yes").exit_code == 1
 
 
@@ -313,12 +326,15 @@ def test_run_answers_the_status_of_the_key(fake: FakeConfig) -> None:
 def test_runs_are_completed_from_the_host_asked() -> None:
     run(*SSH, "no", "--yes")
     run(*SSH, "yes", "--confirm", "9", "--yes")
+    run("config", "plan", "augeas", "-", piped="Port 5\n")
     with mhctl.make_context("mhctl", ["--on", URL, "config"], resilient_parsing=True) as context:
         parameter = context.command.params[0]
         applied = AppliedRun().shell_complete(context, parameter, "r")
         pending = PendingRun().shell_complete(context, parameter, "")
+        plans = PlanId().shell_complete(context, parameter, "p")
     assert [each.value for each in applied] == ["r1"]
     assert [each.value for each in pending] == ["r2"]
+    assert [each.value for each in plans] == ["p3"]
 
 
 def test_the_name_of_the_interface_is_a_group_too() -> None:

@@ -1,5 +1,6 @@
 """The scheme `registry` over a registry of ours, and over a `winreg` of ours."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -260,7 +261,11 @@ def test_a_plan_that_came_true_otherwise_is_a_conflict() -> None:
         sysconfig.apply(plan.id, confirm=5)
     for number in range(101):
         sysconfig.plan("registry", text(f"[{APP}]", f'"b"="{number}"'))
-    assert len(sysconfig._plans) == 100
+    assert len(sysconfig.plans()) == 100
+    newest = sysconfig.planned(sysconfig.plans()[0])
+    assert newest.digest == hashlib.sha256(text(f"[{APP}]", '"b"="100"').encode()).hexdigest()
+    with pytest.raises(NotFound):
+        sysconfig.planned(plan.id)
 
 
 def test_what_windows_does_not_have() -> None:

@@ -205,6 +205,16 @@ class Sysconfig(Protocol):
         """What setting one value would change."""
         ...
 
+    @method(returns="plans")
+    def plans(self) -> list[str]:
+        """Ids of the plans that wait to be applied, the newest first."""
+        ...
+
+    @method(objects=("plan",), returns="plan")
+    def planned(self, plan: Annotated[str, "a plan's id"]) -> Plan:
+        """A plan that waits to be applied, as it was shown. `not-found` once it was applied or expired."""
+        ...
+
     @method(effect=Effect.DISRUPTS, objects=("plan", "key"), deadline=RUN_DEADLINE, returns="run")
     def apply(
         self,

@@ -12,7 +12,7 @@ import click
 
 from libmh.api.sysconfig import RunResult, Sysconfig
 from libmh.call import Verb
-from libmh.cli.completing import FromHost
+from libmh.cli.completing import FromHost, words
 from libmh.cli.diffs import changes_nothing, kept_until, show_diff, show_output, show_plan
 from libmh.cli.members import agree
 from libmh.cli.render import as_json, harmless, moment
@@ -33,7 +33,8 @@ COLOURS: Mapping[str, str] = {
     RunResult.UNCHANGED: "green",
     RunResult.PENDING: "yellow",
 }
-AGAIN = "the file has changed since: plan it again, and look at what has become of it"
+AGAIN = "plan it again, and look at what becomes of it now"
+DRIFTED = "`mhctl config drift` shows what was changed since"
 
 
 def _runs(wanted: frozenset[str], answer: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, str]]:
@@ -48,6 +49,8 @@ AppliedRun = partial(FromHost, "run", INTERFACE, "history", partial(_runs, froze
 """A run that can be undone, completed from those of the host."""
 PendingRun = partial(FromHost, "run", INTERFACE, "history", partial(_runs, frozenset({RunResult.PENDING})))
 """A run that waits to be confirmed."""
+PlanId = partial(FromHost, "plan", INTERFACE, "plans", words)
+"""A plan that waits to be applied."""
 
 SCHEME = click.argument("scheme")
 SOURCE = click.argument("source", metavar="FILE|-|URI", type=click.Path(allow_dash=True))
@@ -68,12 +71,12 @@ def _how(session: Session, *words: str) -> str:
 
 
 @contextmanager
-def _planned_again() -> Iterator[None]:
+def _hinted(hint: str) -> Iterator[None]:
     """Say what to do about a file that somebody else has changed."""
     try:
         yield
     except Conflict as problem:
-        raise Conflict(problem.message, **{"hint": AGAIN, **problem.details}) from problem
+        raise Conflict(problem.message, **{"hint": hint, **problem.details}) from problem
 
 
 # --- plans ---
@@ -156,7 +159,7 @@ def _look_and_apply(session: Session, plan: Mapping[str, Any], *, key: str, conf
         return
     if not (yes or changes_nothing(plan)):
         agree(f"this changes {_what(plan)} of {session.url}")
-    _apply(session, plan, str(plan["id"]), key=key, confirm=confirm)
+    _apply(session, plan, key=key, confirm=confirm)
 
 
 def _what(plan: Mapping[str, Any]) -> str:
@@ -166,9 +169,9 @@ def _what(plan: Mapping[str, Any]) -> str:
     return f"'{files[0]['path']}'" if len(files) == 1 else f"{len(files)} files"
 
 
-def _apply(session: Session, plan: Mapping[str, Any] | None, name: str, *, key: str, confirm: int) -> None:
-    with _planned_again():
-        run = _ask(session, "apply", {"plan": name, "key": key, "confirm": confirm})
+def _apply(session: Session, plan: Mapping[str, Any], *, key: str, confirm: int) -> None:
+    with _hinted(AGAIN):
+        run = _ask(session, "apply", {"plan": str(plan["id"]), "key": key, "confirm": confirm})
     if session.json:
         _print_json(plan, run)
     else:
@@ -177,7 +180,7 @@ def _apply(session: Session, plan: Mapping[str, Any] | None, name: str, *, key: 
         raise click.exceptions.Exit(1)
 
 
-def _print_json(plan: Mapping[str, Any] | None, run: Mapping[str, Any] | None) -> None:
+def _print_json(plan: Mapping[str, Any], run: Mapping[str, Any] | None) -> None:
     print(as_json({"plan": plan, "run": run}))
 
 
@@ -207,15 +210,16 @@ def _sentence(session: Session, run: Mapping[str, Any]) -> str:
 
 
 @click.command("apply")
-@click.argument("plan", metavar="PLAN|SCHEME")
+@click.argument("plan", metavar="PLAN|SCHEME", type=PlanId())
 @click.argument("source", metavar="[FILE|-|URI]", default="", type=click.Path(allow_dash=True))
 @_applying
 @pass_session
 def apply_command(session: Session, /, plan: str, source: str, *, yes: bool, key: str, confirm: int) -> None:
     """Do what a plan shows, whole or not at all.
 
-    With a plan's id, that plan is applied. With a scheme and a text it is planned, shown, and applied when
-    that is agreed to. What was shown is what is done: a file that has changed since ends it as a conflict.
+    A plan's id names one that was made before; with a scheme and a text it is made now. It is shown, and
+    applied when that is agreed to. What was shown is what is done: a file that has changed since ends it as
+    a conflict.
     """
 
     def work() -> None:
@@ -223,9 +227,7 @@ def apply_command(session: Session, /, plan: str, source: str, *, yes: bool, key
             made = _ask(session, "plan", {"scheme": plan, **_given(source)})
             _look_and_apply(session, made, key=key, confirm=confirm, yes=yes)
             return
-        if not yes:
-            agree(f"applying '{plan}' changes {session.url}")
-        _apply(session, None, plan, key=key, confirm=confirm)
+        _look_and_apply(session, _ask(session, "planned", {"plan": plan}), key=key, confirm=confirm, yes=yes)
 
     reported(session, work)
 
@@ -262,7 +264,7 @@ def undo_command(session: Session, /, run: str, **how: Any) -> None:
     """Take back what a run did: show the way back, ask, apply it."""
 
     def work() -> None:
-        with _planned_again():
+        with _hinted(DRIFTED):
             plan = _ask(session, "undo", {"run": run})
         _look_and_apply(session, plan, **how)
 

@@ -102,6 +102,31 @@ def _remove(connection: sqlite3.Connection, name: str) -> None:
     connection.execute("DELETE FROM plan_files WHERE plan = ?", (name,))
 
 
+def waiting(store: Store) -> list[str]:
+    """Ids of those that can be applied, the newest first."""
+    if not store.exists:
+        return []
+    with store.transaction(durable=False) as connection:
+        query = "SELECT id FROM plans WHERE expires >= ? ORDER BY made DESC, rowid DESC"
+        return [str(name) for (name,) in connection.execute(query, (time.time_ns(),))]
+
+
+def shown(store: Store, name: str) -> Plan:
+    """A plan that can be applied, and stays so. `not-found` where there is none, or no longer."""
+    if not ID.fullmatch(name) or not store.exists:
+        raise NotFound(f"there is no plan '{name[:SHOWN]}'", plan=name[:SHOWN])
+    with store.transaction(durable=False) as connection:
+        query = "SELECT record FROM plans WHERE id = ? AND expires >= ?"
+        row = connection.execute(query, (name, time.time_ns())).fetchone()
+    if row is None:
+        raise _gone(name)
+    return cast("Plan", parse(PLAN, json.loads(row[0])["plan"], "plan"))
+
+
+def _gone(name: str) -> NotFound:
+    return NotFound(f"there is no plan '{name}': it was applied, or has expired", plan=name)
+
+
 def take(store: Store, name: str) -> Prepared:
     """A plan, which is used up by that. `not-found` where there is none, or no longer."""
     if not ID.fullmatch(name):
@@ -117,7 +142,7 @@ def take(store: Store, name: str) -> Prepared:
         ).fetchall()
         _remove(connection, name)
     if row is None or row[3] < time.time_ns():
-        raise NotFound(f"there is no plan '{name}': it was applied, or has expired", plan=name)
+        raise _gone(name)
     record = json.loads(row[0])
     return Prepared(
         cast("Plan", parse(PLAN, record["plan"], "plan")),

@@ -86,6 +86,16 @@ class LinuxSysconfig(Sysconfig):
     def plan_setting(self, file: str, key: str, value: str | None = None) -> Plan:
         return self._runs.plan(AUGEAS, self._augeas.setting_text(file, key, value), "")
 
+    def plans(self) -> list[str]:
+        from libmh.linux import plans
+
+        return plans.waiting(self._runs.store)
+
+    def planned(self, plan: str) -> Plan:
+        from libmh.linux import plans
+
+        return plans.shown(self._runs.store, plan)
+
     def apply(self, plan: str, key: str = "", confirm: int = 0) -> Run:
         return self._runs.apply(plan, key, confirm)
 

@@ -101,6 +101,18 @@ class WindowsSysconfig(Sysconfig):
             self._plans[plan.id] = Kept(plan, text, forecast)
         return plan
 
+    def plans(self) -> list[str]:
+        now = time.time() / NANOSECOND
+        with self._lock:
+            return [name for name, kept in reversed(self._plans.items()) if kept.plan.expires >= now]
+
+    def planned(self, plan: str) -> Plan:
+        with self._lock:
+            kept = self._plans.get(plan)
+        if kept is None or kept.plan.expires < time.time() / NANOSECOND:
+            raise NotFound(f"there is no plan '{plan[:100]}'", plan=plan[:100])
+        return kept.plan
+
     def apply(self, plan: str, key: str = "", confirm: int = 0) -> Run:
         if confirm:
             raise NotImplementedHere("on Windows no run undoes itself: expected 0", argument="confirm")
