@@ -94,6 +94,13 @@ def test_other_hosts_are_refused(tmp_path: Path, text: str, told: str) -> None:
     assert not asked.exists()
 
 
+def test_what_looks_like_other_hosts_is_not_refused(tmp_path: Path) -> None:
+    ansible, asked = fake(tmp_path, (), "exit 0")
+    text = "    - copy:\n        dest: /etc/nsswitch.conf\n        content: |\n          hosts: files dns\n"
+    ansible.run(f"- name: x\n  hosts: localhost\n  connection: local\n  tasks:\n{text}", 20)
+    assert asked.exists()
+
+
 def test_a_play_for_nobody_here_is_refused(tmp_path: Path) -> None:
     ansible, _ = fake(tmp_path, ({"event": "nobody"},), "exit 0")
     with pytest.raises(InvalidArguments, match="not for localhost"):

@@ -10,6 +10,7 @@ from libmh.errors import BackendFailed, InvalidArguments, NotImplementedHere, Ti
 from libmh.linux.puppet import Puppet
 from libmh.linux.schemes import Edit
 from programs_of_others import booted_with, left_in, plan_and_run_twice, put
+from testbed.machine import booted_host
 from waiting import wait_for
 
 FILE = "/Stage[main]/Main/File"
@@ -107,6 +108,31 @@ def test_a_missing_one_names_its_package_and_an_old_one_its_version(tmp_path: Pa
     put(tmp_path, "puppet", "echo 2.7.1")
     with pytest.raises(NotImplementedHere, match=r"puppet '2\.7\.1'"):
         Puppet(Root(tmp_path)).forecast("", 5)
+
+
+SLOW = """#!/bin/sh
+[ "$1" = --version ] && echo 7.23.0 && exit
+(setsid sleep 321 &)
+sleep 321
+"""
+KILLED = """
+from libmh.context import Root
+from libmh.errors import Timeout
+from libmh.linux.puppet import Puppet
+try:
+    Puppet(Root()).run("file {}", 1.0)
+except Timeout as problem:
+    print(problem)
+"""
+
+
+def test_its_time_passes_for_its_unit() -> None:
+    files = {"/usr/bin/puppet": SLOW, "/etc/killed.py": KILLED}
+    with booted_host("killed", files=files) as host:
+        assert "did not end within 1 s" in host.python("/etc/killed.py").stdout
+        wait_for(lambda: not host.run("pgrep", "-fx", "sleep 321", check=False).stdout)
+        units = ("systemctl", "list-units", "--all", "--plain", "--no-legend", "matahari-run-*")
+        wait_for(lambda: not host.run(*units).stdout.strip())
 
 
 def test_a_real_one_in_a_booted_machine() -> None:

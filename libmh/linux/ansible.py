@@ -19,9 +19,11 @@ MAX_LOG = 16 << 20
 MAX_SHOWN = 2000
 OK, TASK_FAILED, UNREACHABLE = 0, 2, 4
 HERE = ("localhost", "127.0.0.1", "::1", "all")
-ELSEWHERE = re.compile(
-    r"""^[\s{,-]*["']?(hosts|delegate_to|connection|ansible_connection)["']?\s*:\s*([^#\n]+)""", re.MULTILINE
+PLAY = re.compile(r"-( +|$)")
+KEY = re.compile(
+    r"""[\s{,-]*["']?(hosts|connection|delegate_to|ansible_connection)["']?\s*:\s*([^#\s][^#]*)"""
 )
+OF_A_PLAY = ("hosts", "connection")  # deeper they are a module's, or part of some text
 LOCAL = "local"
 INVENTORY = ("--inventory", "localhost,", "--connection", LOCAL, "--limit", "localhost")
 
@@ -95,15 +97,20 @@ def _check(text: str) -> None:
     """Refuse what is plainly for other hosts; ansible knows no other in its inventory."""
     if len(text) > MAX_TEXT or "\0" in text:
         raise InvalidArguments("expected a playbook of at most 16 MiB, without NUL", argument="text")
-    for found in ELSEWHERE.finditer(text):
+    indent = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        if play := PLAY.match(line):
+            indent = len(play[0])
+        found = KEY.match(line)
+        if not found or (found[1] in OF_A_PLAY and len(line) - len(line.lstrip(" -{")) > max(indent, 3)):
+            continue
         value = found[2].partition(",")[0].strip().strip("\"'}[]").strip()
         if value not in (HERE if found[1] in ("hosts", "delegate_to") else (LOCAL,)):
-            line = str(text.count("\n", 0, found.start(1)) + 1)
-            wanted = "localhost" if found[1] in ("hosts", "delegate_to") else LOCAL
             raise InvalidArguments(
-                f"line {line}: '{found[1]}: {value[:100]}' leads to other hosts: expected {wanted}",
+                f"line {number}: '{found[1]}: {value[:100]}' leads to other hosts: expected "
+                f"{'localhost' if found[1] in ('hosts', 'delegate_to') else LOCAL}",
                 argument="text",
-                line=line,
+                line=str(number),
             )
 
 
