@@ -31,7 +31,7 @@ RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 TYPE_MASK = 0x3FFF  # above are flags: nested, in the order of the network
 
 NUMBER = struct.Struct("=I")
-LITTLE = sys.byteorder == "little"
+LENGTH_SHIFT, KIND_SHIFT = (0, 16) if sys.byteorder == "little" else (16, 0)
 BUFFER = 1 << 16  # a dump comes in parts of at most 32 KiB
 KERNEL = 0
 FIRST = 1
@@ -80,10 +80,10 @@ def attributes(payload: bytes, start: int, wanted: Collection[int]) -> dict[int,
     at, last = start >> 2, end >> 2
     while at < last:
         word = words[at]
-        length, kind = (word & 0xFFFF, word >> 16) if LITTLE else (word >> 16, word & 0xFFFF)
+        length = word >> LENGTH_SHIFT & 0xFFFF
         if length < 4 or 4 * at + length > end:
             break
-        kind &= TYPE_MASK
+        kind = word >> KIND_SHIFT & TYPE_MASK
         if kind in wanted:
             found[kind] = payload[4 * at + 4 : 4 * at + length]
         at += (length + 3) >> 2
