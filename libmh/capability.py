@@ -18,6 +18,7 @@ from libmh.api.aggregates import CapabilityReport
 from libmh.api.host import Fact, FactStatus
 from libmh.context import Settings
 from libmh.errors import BackendFailed, Unavailable
+from libmh.selection import known
 from libmh.spec import Plain
 from libmh.traits import ARCHITECTURES, HYPERTHREADING, ROTATING_DISK, SOLID_DISK, of_flags
 
@@ -115,6 +116,12 @@ class Capabilities:
     facts: Mapping[str, Fact]
     traits: tuple[str, ...]
 
+    def known(self) -> dict[str, Plain]:
+        """What `libmh.selection` holds requirements against."""
+        return known(
+            self.uuid, self.hostname, {name: fact.value for name, fact in self.facts.items()}, self.traits
+        )
+
     def digest(self) -> str:
         """The same as long as nothing but the time of observation differs."""
         told = {name: (fact.status, fact.value) for name, fact in self.facts.items()}
@@ -124,12 +131,12 @@ class Capabilities:
 
 def survey(host: Facts) -> Capabilities:
     """Ask a host, here or remote. Raises `Unavailable` where it does not know who it is."""
-    known = host.facts()
-    facts = {name: _derive(known, derivation) for name, derivation in FACTS.items()}
+    told = host.facts()
+    facts = {name: _derive(told, derivation) for name, derivation in FACTS.items()}
     return Capabilities(
-        _identity(known, "uuid"),
-        _identity(known, "hostname"),
-        _identity(known, "boot_id"),
+        _identity(told, "uuid"),
+        _identity(told, "hostname"),
+        _identity(told, "boot_id"),
         facts,
         tuple(sorted(traits_of(facts))),
     )
@@ -194,19 +201,27 @@ class Reporter:
         self._settings = settings
         self._since_boot = since_boot
         self._last: Mapping[str, Any] = {}
+        self.latest: Capabilities | None = None
+        self.surveyed = 0.0
+
+    def survey(self) -> Capabilities:
+        """Ask the host. Raises `Unavailable` where it has no identity."""
+        found = survey(self._host)
+        self.latest, self.surveyed = found, time.monotonic()
+        return found
 
     def changed(self) -> bool:
         """Whether a report would tell something new. Asks the host."""
-        return survey(self._host).digest() != self._known().get("digest")
+        return self.survey().digest() != self._known().get("digest")
 
     def report(self) -> CapabilityReport:
         """Survey the host: the next report. Raises `Unavailable` where it has no identity."""
-        found = survey(self._host)
-        known, digest = self._known(), found.digest()
-        if known.get("boot_id") != found.boot_id:
-            known = {}
-        sequence = max(_count(known, "sequence") + 1, int(self._since_boot()))
-        generation = _count(known, "generation") + (known.get("digest") != digest)
+        found = self.survey()
+        last, digest = self._known(), found.digest()
+        if last.get("boot_id") != found.boot_id:
+            last = {}
+        sequence = max(_count(last, "sequence") + 1, int(self._since_boot()))
+        generation = _count(last, "generation") + (last.get("digest") != digest)
         kept: dict[str, Plain] = {"boot_id": found.boot_id, "sequence": sequence, "digest": digest}
         self._keep({**kept, "generation": generation})
         return CapabilityReport(

@@ -39,6 +39,7 @@ from mh_amqp import codec
 from mh_amqp.asking import Asker, asker
 from mh_amqp.authority import roles
 from mh_amqp.broker import Broker, BrokerLimits
+from mh_amqp.casts import Casts, Knowledge
 from mh_amqp.connection import Connection
 from mh_amqp.direct import listen_at
 from mh_amqp.engine import Listener, dial, listen
@@ -270,13 +271,18 @@ async def broker_agent(
     addresses: Mapping[str, list[str]] | None = None,
     *,
     toy: CountingToy | None = None,
+    source: Source = SOURCE,
+    authority: Authority = EVERYBODY,
 ) -> AsyncIterator[BrokerAgent]:
     """A toy's agent that keeps itself connected to a broker on this machine."""
     toy = toy or CountingToy()
     context = Context()
-    dispatcher = Dispatcher(toys(toy), context, EVERYBODY)
+    dispatcher = Dispatcher(toys(toy), context, authority)
     run = process(state)
-    served = serving(run, dispatcher, addresses or {host_address(UUID): [TOY]}, SOURCE)
+    home = host_address(source.host)
+    served = serving(run, dispatcher, addresses or {home: [TOY]}, source)
+    if addresses is None:
+        served.casts = Casts(served.intake, home, Knowledge(source))
     connections = Connections(context.events)
     task = asyncio.create_task(served.run([f"amqp://{HOST}:{port}"], connections))
     try:

@@ -20,6 +20,7 @@ from libmh.spec import Plain, interface_of
 from libmh.via import LOCAL, Via, host_interfaces, shipped_here
 from mh_amqp.asking import asker
 from mh_amqp.authority import roles
+from mh_amqp.casts import Casts, Knowledge, cast_addresses
 from mh_amqp.connection import Connection
 from mh_amqp.direct import LIMITS, listen_at, settle
 from mh_amqp.events import Source
@@ -28,6 +29,7 @@ from mh_amqp.names import MANAGEMENT, host_address, listening_place
 from mh_amqp.reports import Pace, Sending
 from mh_amqp.security import door_of
 from mh_amqp.server import farewell, serving
+from mh_amqp.tls import watch
 
 log = logging.getLogger(__name__)
 HOST = interface_of(Host).name
@@ -116,8 +118,11 @@ async def dialling(process: Process, base: Base, source: Source) -> None:
     served.label = f"host {source.host}"
     interval = process.options.report_interval
     ending = []
-    if base.facts is not None and interval > 0:
-        sending = Sending(Reporter(base.facts, agent.context.settings), Pace(interval=interval))
+    reporter = Reporter(base.facts, agent.context.settings) if base.facts is not None else None
+    groups = cast_addresses(process.config)
+    served.casts = Casts(served.intake, host_address(source.host), Knowledge(source, reporter), groups)
+    if reporter is not None and interval > 0:
+        sending = Sending(reporter, Pace(interval=interval))
         ending.append(sending.watch(agent.context.events))
 
         async def report(connection: Connection, sender: Sender) -> None:
@@ -138,6 +143,8 @@ async def listening(process: Process, agent: HostAgent, source: Source, place: t
     addresses = {host_address(source.host): everything, MANAGEMENT: everything}
     served = serving(process, agent.dispatcher, addresses, source)
     door = door_of(process.config)
+    if door.tls is not None:
+        process.beside(watch(door.tls, agent.connections.certificates))
     listener = await listen_at(place, source.host, served.intake, served.outbox, door)
     shown = f"[{place[0]}]" if ":" in place[0] else place[0]
     process.ready(f"listening on {shown}:{listener.port} host {source.host}")

@@ -64,11 +64,15 @@ class Intake:
 
         def arrived(delivery: Delivery) -> None:
             self.take(delivery, address, identity, send)
-            if len(self._tasks) >= CREDIT:
-                receiver.suspend()
-                self._suspended.add(receiver)
+            self.relieve(receiver)
 
         return arrived
+
+    def relieve(self, receiver: Receiver) -> None:
+        """Give a receiver no further credit while `CREDIT` requests run."""
+        if len(self._tasks) >= CREDIT:
+            receiver.suspend()
+            self._suspended.add(receiver)
 
     def take(
         self, delivery: Delivery, address: str | None, identity: Callable[[Message], str], send: Send

@@ -29,7 +29,7 @@ READ = "READ"
 UPDATE = "UPDATE"
 MAX_NAME = 256
 MAX_NAMES = 1000
-PLAINLY = frozenset({"operation", "type", "name", "mh:trace"})
+PLAINLY = frozenset({"operation", "type", "name", "mh:trace", "mh:where", "mh:fleet"})
 """What a request that memory may answer says; anything else has to be looked at."""
 NO_DATA = (None, b"", b"{}")
 EMPTY_BODIES = (None, codec.NULL, codec.map_of([]), b"\xd1\x00\x00\x00\x04\x00\x00\x00\x00")

@@ -24,7 +24,10 @@ BINARY_ID = 0xA0
 MIN_BINARY = 16
 MIN_TEXT = 32
 MAX_KEPT = 64
-ASIDE = ("mh:deadline", "mh:trace", "mh:key", "mh:issued", "mh:lifetime", "mh:signature")
+ASIDE = (
+    *("mh:deadline", "mh:trace", "mh:key", "mh:issued", "mh:lifetime", "mh:signature"),
+    *("mh:where", "mh:fleet"),  # a cast may come again to one host alone
+)
 """Properties that a request may change when it comes again."""
 OVERHEAD = 500
 

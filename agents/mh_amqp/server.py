@@ -19,6 +19,7 @@ from libmh.dispatch import Dispatcher, Everybody
 from libmh.errors import Unavailable
 from libmh.serve import DRAIN_SECONDS, Process
 from mh_amqp.authority import ANONYMOUS, roles
+from mh_amqp.casts import Casts
 from mh_amqp.connection import Connection
 from mh_amqp.events import Encoded, Outbox, Source
 from mh_amqp.intake import CREDIT, Intake
@@ -28,6 +29,7 @@ from mh_amqp.messages import Message
 from mh_amqp.names import HOST_PREFIX, place
 from mh_amqp.signatures import signatures_of
 from mh_amqp.tls import Tls, files_of
+from mh_amqp.tls import watch as tls_watch
 from mh_amqp.upkeep import DEFAULT_PACE, Pace, Upkeep
 
 log = logging.getLogger(__name__)
@@ -78,7 +80,8 @@ def _host_of(address: str) -> str:
 
 @dataclass(slots=True)
 class Serving:
-    """A process's half at brokers. `label` is said in the ready line before the URL."""
+    """A process's half at brokers. `label` is said in the ready line before the URL; `casts` takes what is
+    asked of many hosts."""
 
     process: Process
     dispatcher: Dispatcher
@@ -87,6 +90,7 @@ class Serving:
     label: str = ""
     extras: list[Extra] = field(default_factory=list)
     pace: Pace = DEFAULT_PACE
+    casts: Casts | None = None
 
     async def run(self, urls: Sequence[str], connections: Connections) -> None:
         """Until the process is told to stop; what runs then is finished or refused."""
@@ -94,6 +98,8 @@ class Serving:
         async def session(connection: Connection, url: str) -> None:
             await self._session(connection, url, connections)
 
+        tls = Tls(files_of(self.process.config))
+        self.process.beside(tls_watch(tls, connections.certificates))
         upkeep = Upkeep(
             urls,
             f"{self.process.name}-{secrets.token_hex(6)}",
@@ -102,7 +108,7 @@ class Serving:
             session,
             lambda shown: self._say(f"waiting for {shown}"),
             self.pace,
-            Tls(files_of(self.process.config)),
+            tls,
         )
         await upkeep.run()
         await self.intake.stop(DRAIN_SECONDS)
@@ -115,7 +121,8 @@ class Serving:
     async def _session(self, connection: Connection, url: str, connections: Connections) -> None:
         sender = await connection.sender(None, shared=True)
         lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        receivers = [await self._receive(connection, sender, address, lost) for address in self.intake.nodes]
+        addresses = [*self.intake.nodes, *(self.casts.addresses if self.casts else ())]
+        receivers = [await self._receive(connection, sender, address, lost) for address in addresses]
         watch(sender, lost)
         connections.connected(url)
         self._say(f"via {place(url).shown}")
@@ -149,7 +156,10 @@ class Serving:
         receiver = await connection.receiver(
             address, lambda _delivery: None, credit=0, hold=True, shared=True
         )
-        receiver.on_delivery = self.intake.deliveries(receiver, address, who, send)
+        if self.casts is not None and address in self.casts.addresses:
+            receiver.on_delivery = self.casts.deliveries(receiver, who, send)
+        else:
+            receiver.on_delivery = self.intake.deliveries(receiver, address, who, send)
         watch(receiver, lost)
         receiver.start(CREDIT, hold=True)
         return receiver
