@@ -1,6 +1,7 @@
 """The scheme `augeas` against the real libaugeas: its forecast is the edit that was asked for, whole."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -429,6 +430,75 @@ def test_a_process_that_dies_costs_one_answer() -> None:
     wait_for(lambda: not worker.ready)
     assert "found" in workers.ask(fine, SECONDS)
     workers.close()
+
+
+def test_a_process_ends_when_it_is_idle_or_its_parent_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs.file("/usr/share/augeas/lenses/dist/hosts.aug", "libaugeas0")
+    own = "from libmh.linux.augeasline import Worker; w = Worker(); w.ask({'do': 'index'}, 20)"
+    program = f"import os; {own}; print(w._pid, flush=True); os.kill(os.getpid(), 9)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    wait_for(lambda: not Path(f"/proc/{done.stdout.strip()}/fd/0").exists())
+    start = augeasline.START.replace("augeasworker.main", "augeasworker.IDLE = 0.05; augeasworker.main")
+    monkeypatch.setattr(augeasline, "START", start)
+    worker = augeasline.Worker()
+    wait_for(lambda: not worker.ready)
+    worker.end()
+
+
+EVERY = """
+help
+info
+set /files/etc/hosts/1/ipaddr 10.0.0.1
+setm /files/etc/hosts/* alias x
+clear /x/y
+clearm /x y
+touch /x/z
+defvar first /files/etc/hosts/1
+defnode made /x/made 5
+get $made
+label $first
+ls /files/etc/hosts
+match /files/etc/hosts/*
+count /files/etc/hosts/*
+print $first
+source $first
+ins canonical before /x/made
+insert canonical after /x/made
+mv /x/made /x/moved
+move /x/moved /x/made
+cp /x/made /x/copied
+copy /x/made /x/copy
+rename /x/copy other
+rm /x
+context /files/etc
+get hosts/1/ipaddr
+set /text "10.9.8.7 given\\n"
+store Hosts.lns /text /stored
+get /stored/1/canonical
+retrieve Hosts.lns /text /stored /given
+get /given
+load-file /etc/hosts
+errors
+load
+save
+quit
+nothing comes of this
+"""
+
+
+def test_every_command_that_is_taken_is_one(augeas: Augeas, etc: Path) -> None:
+    verbs = {line.partition(" ")[0] for line in EVERY.strip().splitlines()[:-1]}
+    assert verbs | {"transform"} == set(augeastext.COMMANDS)
+    forecast = augeas.forecast(EVERY.replace("nothing comes", "get"), SECONDS)
+    assert forecast.edits == ()
+    for told in (
+        "made = 5",
+        "hosts/1/ipaddr = 10.0.0.1",
+        "canonical = given",
+        "= 10.9.8.7 given",
+        "rm : /x ",
+    ):
+        assert told in forecast.output
 
 
 def test_where_libaugeas_is_missing_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
