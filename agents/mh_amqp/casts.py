@@ -2,7 +2,7 @@
 answers after a pause that spreads the answers of a large fleet.
 
 A cast is a request to `mh.hosts` or `mh.group.<name>` with two application properties: `mh:where`, a JSON
-list of requirements (`libmh.selection`), all of which have to hold, and `mh:fleet`, how many hosts there are.
+list of requirements (`libmh.selection`), all of which have to hold, and `mh:fleet`, how many there are.
 """
 
 import asyncio

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection
 
+from libmh import selection
 from libmh.api.aggregates import (
     Accepted,
     Aggregate,
     Aggregates,
+    Candidate,
     CapabilityReport,
     Evidence,
     FleetHost,
@@ -20,7 +22,7 @@ from mh_conductor.hosts import Standing
 from mh_conductor.intake import Intake, Outcome
 from mh_conductor.judge import Subject, Verdict, evidence, judge, subject_of
 from mh_conductor.plan import plan
-from mh_conductor.records import evidence_of, report_of
+from mh_conductor.records import evidence_of, known_of, report_of
 from mh_conductor.rules import Rule, RuleSet
 from mh_conductor.store import Store
 
@@ -82,6 +84,15 @@ class FleetAggregates(Aggregates):
     def hosts(self) -> list[FleetHost]:
         with self._store.read() as connection:
             return hosts.listing(connection)
+
+    def select(self, where: list[str]) -> list[Candidate]:
+        wanted = selection.where(where)
+        with self._store.read() as connection:
+            return [
+                Candidate(each.uuid, each.hostname, each.last_seen)
+                for each in hosts.reports(connection)
+                if wanted.fits(known_of(each.report) if wanted.requirements else {})
+            ]
 
     def report(self, host: str) -> CapabilityReport:
         with self._store.read() as connection:

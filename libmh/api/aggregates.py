@@ -80,6 +80,15 @@ class FleetHost:
     aggregates: Annotated[list[str], "names, sorted"]
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A host that fulfilled what was asked for when it last reported."""
+
+    uuid: Annotated[str, "its identity"]
+    hostname: Annotated[str, "as last reported"]
+    last_seen: Annotated[Time, "last report, by the conductor's clock"]
+
+
 @interface("org.matahariproject.Reports", version="1.0")
 class Reports(Protocol):
     """Where hosts tell the conductor what they can do."""
@@ -125,6 +134,15 @@ class Aggregates(Protocol):
     @method(access=Access.OPEN, returns="hosts")
     def hosts(self) -> list[FleetHost]:
         """The inventory, by host name."""
+        ...
+
+    @method(access=Access.OPEN, deadline=30.0, returns="hosts")
+    def select(
+        self,
+        where: Annotated[list[str], "FACT=REQUIREMENT; every one has to hold, and without any all hosts do"],
+    ) -> list[Candidate]:
+        """The hosts whose last report fulfils every requirement, by host name: a number, `<in> avx2` ... as
+        in the rules, over the facts of the report, `uuid`, `hostname` and `traits`."""
         ...
 
     @method(access=Access.OPEN, objects=("host",), returns="report")
