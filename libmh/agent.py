@@ -4,7 +4,7 @@ import logging
 import time
 from importlib.metadata import PackageNotFoundError, version
 
-from libmh.api.agent import Agent, Broken, CallCounts, ConnectionStatus, Explanation, Served
+from libmh.api.agent import Agent, Broken, CallCounts, Certificate, ConnectionStatus, Explanation, Served
 from libmh.call import Verb
 from libmh.connections import Connections
 from libmh.dispatch import Dispatcher
@@ -69,6 +69,9 @@ class ThisAgent(Agent):
 
     def connections(self) -> list[ConnectionStatus]:
         return self._connections.list()
+
+    def certificates(self) -> list[Certificate]:
+        return self._connections.certificates.list()
 
     def calls(self) -> CallCounts:
         return self._dispatcher.counts() if self._dispatcher else CallCounts(0, 0, 0, 0, 0)

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 from libmh.api.agent import Agent, ConnectionState, ConnectionStatus
 from libmh.errors import carriable
 from libmh.events import Hub
+from libmh.health import Certificates
 
 MAX_ERROR = 500
 
@@ -25,6 +26,7 @@ class Connections:
 
     def __init__(self, events: Hub) -> None:
         self.events = events
+        self.certificates = Certificates(events)
         self._by_url: dict[str, ConnectionStatus] = {}
 
     def list(self) -> list[ConnectionStatus]:

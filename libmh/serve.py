@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +21,7 @@ from libmh.context import Context, Settings, default_state
 from libmh.dispatch import Authority, Dispatcher
 from libmh.errors import InvalidArguments, Problem, not_installed
 from libmh.guard import SHARED
+from libmh.health import Files, keep
 from libmh.notify import notify, watchdog_seconds
 from libmh.providers import Providers, load, watch
 from libmh.spec import interface_of
@@ -71,12 +72,24 @@ class Process:
     options: argparse.Namespace
     config: Mapping[str, Any]
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     _announced: bool = False
 
     @property
     def state(self) -> Path:
         """The directory for what persists."""
         return Path(self.options.state)
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something as long as the process lives."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("something beside the agent's work has ended", exc_info=error)
 
     def ready(self, text: str) -> None:
         """Say once, on stdout and to the service manager, that calls are answered from now on."""
@@ -126,6 +139,10 @@ def parser_for(command: Command) -> argparse.ArgumentParser:
         "--state", metavar="DIR", default=default_state(), help="directory for what persists"
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file; its keys are these options")
+    parser.add_argument("--status-file", metavar="FILE", help="keep how the agent does there, as JSON")
+    parser.add_argument(
+        "--metrics-file", metavar="FILE", help="keep it there for Prometheus' textfile collector, NAME.prom"
+    )
     parser.add_argument("--log-level", choices=LEVELS, default="info", help="how much to say on stderr")
     command.add_options(parser)
     return parser
@@ -159,7 +176,7 @@ async def _run(process: Process, command: Command) -> int:
             return 1
         body.result()
     finally:
-        for task in (body, alive, stopped):
+        for task in (body, alive, stopped, *process.tasks):
             task.cancel()
     return 0
 
@@ -209,6 +226,10 @@ def with_agent(process: Process, context: Context, providers: Providers, authori
     providers.add(this)
     dispatcher = Dispatcher(providers.bound, context, authority)
     this.attach(dispatcher)
+    told = [getattr(process.options, name, None) for name in ("status_file", "metrics_file")]
+    files = Files(*(Path(name) if name else None for name in told))
+    if files.status or files.metrics:
+        process.beside(keep(files, this, context.events))
     return HostAgent(context, providers, connections, dispatcher)
 
 

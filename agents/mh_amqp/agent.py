@@ -21,11 +21,10 @@ from libmh.via import LOCAL, Via, host_interfaces, shipped_here
 from mh_amqp.asking import asker
 from mh_amqp.authority import roles
 from mh_amqp.casts import Casts, Knowledge, cast_addresses
-from mh_amqp.connection import Connection
 from mh_amqp.direct import LIMITS, listen_at, settle
 from mh_amqp.events import Source
-from mh_amqp.links import Sender
 from mh_amqp.names import MANAGEMENT, host_address, listening_place
+from mh_amqp.post import Post
 from mh_amqp.reports import Pace, Sending
 from mh_amqp.security import door_of
 from mh_amqp.server import farewell, serving
@@ -125,8 +124,8 @@ async def dialling(process: Process, base: Base, source: Source) -> None:
         sending = Sending(reporter, Pace(interval=interval))
         ending.append(sending.watch(agent.context.events))
 
-        async def report(connection: Connection, sender: Sender) -> None:
-            await sending.run(await asker(connection, sender=sender))
+        async def report(through: Post) -> None:
+            await sending.run(await asker(through.connection, sending=through))
 
         served.extras.append(report)
     try:

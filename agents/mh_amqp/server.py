@@ -1,7 +1,7 @@
 """Serving a dispatcher at addresses of a broker: requests in, replies and events out, over one connection.
 
-A connection has one session and few links: a receiver for each address, and one sender for replies, events
-and reports alike. What runs when the connection is lost goes on; its answer waits for the requester who
+A connection has one session and few links: a receiver for each address, and a sender for replies, events
+and reports alike; what they are called at the broker is the dialect's business. What runs when the connection is lost goes on; its answer waits for the requester who
 asks again.
 """
 
@@ -18,15 +18,18 @@ from libmh.connections import Connections
 from libmh.dispatch import Dispatcher, Everybody
 from libmh.errors import Unavailable
 from libmh.serve import DRAIN_SECONDS, Process
+from mh_amqp import dialects
 from mh_amqp.authority import ANONYMOUS, roles
 from mh_amqp.casts import Casts
 from mh_amqp.connection import Connection
+from mh_amqp.dialects import Dialect
 from mh_amqp.events import Encoded, Outbox, Source
 from mh_amqp.intake import CREDIT, Intake
 from mh_amqp.links import Receiver, Sender
 from mh_amqp.management import Management
 from mh_amqp.messages import Message
 from mh_amqp.names import HOST_PREFIX, place
+from mh_amqp.post import Post, post, receive
 from mh_amqp.signatures import signatures_of
 from mh_amqp.tls import Tls, files_of
 from mh_amqp.tls import watch as tls_watch
@@ -35,7 +38,7 @@ from mh_amqp.upkeep import DEFAULT_PACE, Pace, Upkeep
 log = logging.getLogger(__name__)
 FAREWELL_SECONDS = 1.0
 
-Extra = Callable[[Connection, Sender], Awaitable[None]]
+Extra = Callable[[Post], Awaitable[None]]
 """Something more to do with each connection, as long as it lasts."""
 
 
@@ -71,7 +74,13 @@ def serving(
         dispatcher.context.events, source, lambda name: bound[name].interface if name in bound else None
     )
     signatures = signatures_of(process.config, process.state / f"{process.name}.seen")
-    return Serving(process, dispatcher, Intake(nodes, signatures=signatures), outbox)
+    return Serving(
+        process,
+        dispatcher,
+        Intake(nodes, signatures=signatures),
+        outbox,
+        dialect=dialects.chosen(process.config),
+    )
 
 
 def _host_of(address: str) -> str:
@@ -81,7 +90,7 @@ def _host_of(address: str) -> str:
 @dataclass(slots=True)
 class Serving:
     """A process's half at brokers. `label` is said in the ready line before the URL; `casts` takes what is
-    asked of many hosts."""
+    asked of many hosts; `dialect` is the configuration's, None to go by what a broker says of itself."""
 
     process: Process
     dispatcher: Dispatcher
@@ -91,6 +100,8 @@ class Serving:
     extras: list[Extra] = field(default_factory=list)
     pace: Pace = DEFAULT_PACE
     casts: Casts | None = None
+    dialect: Dialect | None = None
+    _warned: set[str] = field(default_factory=set)
 
     async def run(self, urls: Sequence[str], connections: Connections) -> None:
         """Until the process is told to stop; what runs then is finished or refused."""
@@ -119,17 +130,18 @@ class Serving:
         self.process.status(said)
 
     async def _session(self, connection: Connection, url: str, connections: Connections) -> None:
-        sender = await connection.sender(None, shared=True)
+        sending = await post(connection, self.dialect)
+        self._warn(sending.dialect, url)
+        self.intake.private = lambda to: sending.dialect.reply(to) is not None
         lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         addresses = [*self.intake.nodes, *(self.casts.addresses if self.casts else ())]
-        receivers = [await self._receive(connection, sender, address, lost) for address in addresses]
-        watch(sender, lost)
+        receivers = [await self._receive(sending, address, lost) for address in addresses]
+        for sender in sending.standing.values():
+            watch(sender, lost)
         connections.connected(url)
         self._say(f"via {place(url).shown}")
-        self._publish_through(sender)
-        work: list[asyncio.Future[Any]] = [
-            asyncio.ensure_future(extra(connection, sender)) for extra in self.extras
-        ]
+        self._publish_through(sending)
+        work: list[asyncio.Future[Any]] = [asyncio.ensure_future(extra(sending)) for extra in self.extras]
         stopping: asyncio.Future[Any] = asyncio.ensure_future(self.process.stop.wait())
         try:
             await asyncio.wait({lost, stopping, *work}, return_when=asyncio.FIRST_COMPLETED)
@@ -145,34 +157,36 @@ class Serving:
             for task in (stopping, *work):
                 task.cancel()
 
-    async def _receive(
-        self, connection: Connection, sender: Sender, address: str, lost: "asyncio.Future[str]"
-    ) -> Receiver:
-        who = identity_at(connection)
+    def _warn(self, dialect: Dialect, url: str) -> None:
+        """Say once what this broker's administrator has to know."""
+        if dialect.warning and dialect.name not in self._warned:
+            self._warned.add(dialect.name)
+            log.warning("%s speaks %s: %s", place(url).shown, dialect.name, dialect.warning)
 
-        def send(_to: str, raw: bytes) -> None:
-            sender.send(raw, settled=True)
-
-        receiver = await connection.receiver(
-            address, lambda _delivery: None, credit=0, hold=True, shared=True
+    async def _receive(self, sending: Post, address: str, lost: "asyncio.Future[str]") -> Receiver:
+        connection, dialect = sending.connection, sending.dialect
+        who = identity_at(connection, believed=dialect.checks_user)
+        receiver = await receive(
+            connection, dialect, address, lambda _delivery: None, credit=0, hold=True, shared=True
         )
         if self.casts is not None and address in self.casts.addresses:
-            receiver.on_delivery = self.casts.deliveries(receiver, who, send)
+            receiver.on_delivery = self.casts.deliveries(receiver, who, sending.reply)
         else:
-            receiver.on_delivery = self.intake.deliveries(receiver, address, who, send)
+            receiver.on_delivery = self.intake.deliveries(receiver, address, who, sending.reply)
         watch(receiver, lost)
         receiver.start(CREDIT, hold=True)
         return receiver
 
-    def _publish_through(self, sender: Sender) -> None:
+    def _publish_through(self, sending: Post) -> None:
         def deliver(event: Encoded) -> bool:
-            if not sender.ready():
+            if not sending.ready(event.address):
                 return False
-            sender.send(event.raw, settled=True)
+            sending.send(event.address, event.raw, settled=True)
             return True
 
         self.outbox.deliver = deliver
-        sender.on_credit = self.outbox.flush
+        for sender in sending.standing.values():
+            sender.on_credit = self.outbox.flush
         self.outbox.flush()
 
     async def _leave(self, receivers: Sequence[Receiver]) -> None:
@@ -203,14 +217,14 @@ def watch(link: Sender | Receiver, lost: "asyncio.Future[str]") -> None:
     link.on_closed = closed
 
 
-def identity_at(connection: Connection) -> Callable[[Message], str]:
-    """Whom a message that came through a broker is from: its user-id, which the broker has checked;
-    without one, `anonymous`, with the broker's host where that is not this machine."""
+def identity_at(connection: Connection, *, believed: bool = True) -> Callable[[Message], str]:
+    """Whom a message that came through a broker is from: its user-id, which is `believed` where the broker
+    has checked it; without one, `anonymous`, with the broker's host where that is not this machine."""
     host = connection.peer.rpartition(":")[0].strip("[]")
     nobody = ANONYMOUS if not host or is_local(host) else f"{ANONYMOUS}@{host}"
 
     def identity(message: Message) -> str:
-        if not message.user_id:
+        if not message.user_id or not believed:
             return nobody
         try:
             said = message.user_id.decode()

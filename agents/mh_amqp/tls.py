@@ -5,6 +5,7 @@ Not by proton's: its list of trusted authorities is added to the system's instea
 without a restart.
 """
 
+import asyncio
 import datetime as dt
 import logging
 import ssl
@@ -14,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from libmh.errors import BackendFailed, InvalidArguments
+from libmh.health import Certificates
 
 log = logging.getLogger(__name__)
-ANNOUNCED = dt.timedelta(days=14)
+ANNOUNCED = 14 * 86_400.0
+AGAIN = 86_400.0
+LOOK_SECONDS = 3600.0
 SHORT = {
     "commonName": "CN",
     "organizationName": "O",
@@ -163,3 +167,17 @@ def _escaped(value: str) -> str:
     if text[:1] in (" ", "#"):
         text = "\\" + text
     return text[:-1] + "\\ " if text.endswith(" ") and not text.endswith("\\ ") else text
+
+
+async def watch(tls: Tls, certificates: Certificates) -> None:
+    """Tell when our own certificate ends, from two weeks before; for ever."""
+    while tls.files.certificate is not None:
+        try:
+            expires = tls.expires()
+        except BackendFailed as problem:
+            log.warning("%s, ignoring", problem)
+        else:
+            if expires is not None:
+                ends = int(expires.timestamp()) * 10**9
+                certificates.expires(str(tls.files.certificate), ends, ANNOUNCED, AGAIN)
+        await asyncio.sleep(LOOK_SECONDS)

@@ -47,6 +47,14 @@ class ConnectionStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate that this agent shows to its peers."""
+
+    path: Annotated[str, "the file that it is in"]
+    expires: Annotated[Time, "when it ends"]
+
+
+@dataclass(frozen=True, slots=True)
 class CallCounts:
     """What this agent has answered since it started."""
 
@@ -106,6 +114,11 @@ class Agent(Protocol):
         ...
 
     @prop(source="the agent", inline=True)
+    def certificates(self) -> list[Certificate]:
+        """Certificates that are shown to peers."""
+        ...
+
+    @prop(source="the agent", inline=True)
     def calls(self) -> CallCounts:
         """Calls answered, failed, denied and under way."""
         ...
@@ -143,6 +156,11 @@ class Agent(Protocol):
     @event()
     def connection_changed(self, connection: Annotated[ConnectionStatus, "as it is now"]) -> None:
         """A connection came up, was lost, or waits for its next try."""
+        return
+
+    @event()
+    def certificate_expiring(self, certificate: Annotated[Certificate, "it ends within 14 days"]) -> None:
+        """A certificate ends soon, or has ended; told once a day until its file holds a new one."""
         return
 
     @event()
