@@ -258,11 +258,18 @@ def test_what_is_no_text_says_so(trusted: tuple[str, Path], tmp_path: Path) -> N
 SANDBOXED = """
 import sys
 from libmh.context import Root
+from libmh.errors import DownloadFailed
 from libmh.linux.fetch import fetch
 print(fetch(Root(), sys.argv[1], 20).digest)
+try:
+    fetch(Root(), "https://nobody.example/", 1)
+except DownloadFailed as problem:
+    print(problem)
 """
 SERVER = f"""
-import http.server
+import http.server, socket
+silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+silent.bind(("127.0.0.1", 53))  # a name server that never answers
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -279,11 +286,14 @@ def test_the_agents_sandbox_is_not_the_downloads() -> None:
         for line in unit.splitlines()
         if line.startswith(("Capability", "IPAddress", "Memory", "NoNew", "Restrict", "SystemCall"))
     ]
-    files = {"/etc/fetch.py": SANDBOXED, "/etc/serve.py": SERVER}
+    patient = "nameserver 127.0.0.1\noptions timeout:20\n"
+    files = {"/etc/fetch.py": SANDBOXED, "/etc/serve.py": SERVER, "/etc/resolv.conf": patient}
     with booted_host("fetch", files=files) as host:
         host.run("systemd-run", "--quiet", "--unit=serve", sys.executable, "/etc/serve.py")
         uri = f"http://127.0.0.1:8080/#sha256={DIGEST}"
         host.python("-c", "import socket\nwhile socket.socket().connect_ex(('127.0.0.1', 8080)): pass")
         run = ("systemd-run", "--quiet", "--pipe", "--wait", *sandbox)
         done = host.run(*run, sys.executable, "/etc/fetch.py", uri, check=False)
-        assert done.stdout.strip() == DIGEST, done.stderr
+        digest, late = done.stdout.splitlines()
+        assert digest == DIGEST, done.stderr
+        assert "did not come within 1 s" in late

@@ -1,6 +1,8 @@
 """The scheme `puppet`: a real one in a booted machine, and one of ours for each way in which it can end."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,15 @@ def test_its_time_passes_for_all_that_it_started(tmp_path: Path) -> None:
     assert len(pids.read_text().split()) == 2
     wait_for(lambda: not any(Path(f"/proc/{pid}/cwd").exists() for pid in pids.read_text().split()))
     assert left_in(tmp_path / "state") == []
+
+
+def test_what_killed_runs_left_behind_goes(tmp_path: Path) -> None:
+    puppet, _ = fake(tmp_path, "exit 0")
+    for name, age in (("run-old", 10_000), ("run-new", 10), ("other", 10_000)):
+        (tmp_path / "state" / name).mkdir()
+        os.utime(tmp_path / "state" / name, (time.time() - age,) * 2)
+    puppet.run("file {}", 20)
+    assert [path.name for path in left_in(tmp_path / "state")] == ["other", "run-new"]
 
 
 def test_a_missing_one_names_its_package_and_an_old_one_its_version(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ MAX_OUTPUT = 1 << 20
 ENDED_WITHIN = 8.0  # beyond its time: what the kernel does not let go is given up
 GRACE = 2  # seconds that systemd gives it beyond ours, for when nobody is left to kill it
 SIGKILL = 9
+PREFIX = "run-"
+LONGEST = 7200.0
 ENVIRONMENT: Mapping[str, str] = {"PATH": PATH, "LC_ALL": "C.UTF-8", "HOME": "/root"}
 
 
@@ -70,8 +72,10 @@ def run(
 def private(state: Path | None) -> Iterator[Path]:
     """A directory that nobody else may look into, below `state` or where temporary ones are; gone with the
     block. Raises `backend-failed` when the disk refuses."""
+    if state is not None:
+        _sweep(state)
     try:
-        directory = Path(tempfile.mkdtemp(prefix="run-", dir=state))
+        directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=state))
     except OSError as error:
         raise BackendFailed(f"cannot make a directory for a run: {error.strerror}") from error
     try:
@@ -93,6 +97,14 @@ def put(directory: Path, name: str, text: str) -> str:
 def printed(ending: Ending) -> str:
     """What it printed, its complaints last."""
     return (ending.stdout + ending.stderr).decode("utf-8", "replace")
+
+
+def _sweep(state: Path) -> None:
+    """Remove what runs left behind that were killed: none takes so long."""
+    with suppress(OSError):  # another process is about the same
+        for left in state.glob(f"{PREFIX}*"):
+            if left.stat().st_mtime < time.time() - LONGEST:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _run(command: Command) -> Ending:
