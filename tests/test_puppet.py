@@ -22,6 +22,7 @@ ENTRIES = (
     ("notice", "Puppet", "Compiled catalog"),
     ("notice", f"{FILE}[/etc/a]/content", PRINTED),
     ("notice", f"{FILE}[/etc/a]/content", "current_value 'x', should be 'y' (noop)"),
+    ("notice", f"{FILE}[/etc/a]/mode", "current_value '0644', should be '0600' (noop)"),
     ("notice", f"{FILE}[/etc/b]/ensure", "current_value 'absent', should be 'file' (noop)"),
     ("notice", "/Stage[main]/Main/Package[x]/ensure", "should be 'present' (noop)"),
     ("err", "Puppet", "Could not do it"),
@@ -54,7 +55,7 @@ def test_a_dry_run_tells_of_each_file(tmp_path: Path) -> None:
     puppet, asked = fake(tmp_path, "exit 0")
     forecast = puppet.forecast("file {}", 20)
     assert forecast.edits == (
-        Edit("/etc/a", b"old\n", None, DIFF),
+        Edit("/etc/a", b"old\n", None, f"mode: current_value '0644', should be '0600' (noop)\n{DIFF}"),
         Edit("/etc/b", None, None, "ensure: current_value 'absent', should be 'file' (noop)\n"),
     )
     assert not forecast.exact

@@ -133,6 +133,7 @@ class Lenses:
         if self._state is None:
             return
         try:
+            self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
             replace_file(self._state / FILE, json.dumps({"changed": key, "lenses": known}))
         except OSError as error:  # it is asked for again next time
             log.info("cannot keep what the lenses of augeas are for: %s", error)

@@ -75,6 +75,8 @@ def private(state: Path | None) -> Iterator[Path]:
     if state is not None:
         _sweep(state)
     try:
+        if state is not None:
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=state))
     except OSError as error:
         raise BackendFailed(f"cannot make a directory for a run: {error.strerror}") from error

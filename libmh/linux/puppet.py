@@ -112,7 +112,7 @@ def _entries(log: Path) -> Iterator[Entry]:
 
 
 def _edits(root: Root, entries: list[Entry]) -> Iterator[Edit]:
-    """A change of each file that is told of, with its diff where there is one."""
+    """A change of each file that is told of: what becomes of its owner, mode ..., then its diff."""
     told: dict[str, list[str]] = {}
     diffs: dict[str, str] = {}
     for entry in entries:
@@ -121,10 +121,12 @@ def _edits(root: Root, entries: list[Entry]) -> Iterator[Edit]:
         path = contents.resolve(root, found[1])
         if DIFF.match(entry.message):
             diffs[path] = DIFF.sub(f"--- {path}\n+++ {path}\n", entry.message)
-        elif found[2]:
+        elif found[2] and (found[2] != "content" or path not in diffs):
             told.setdefault(path, []).append(f"{found[2]}: {entry.message}\n")
     for path in {**diffs, **told}:
-        yield Edit(path, contents.glimpse(root, path), None, diffs.get(path) or "".join(told[path]))
+        yield Edit(
+            path, contents.glimpse(root, path), None, "".join(told.get(path, ())) + diffs.get(path, "")
+        )
 
 
 def _text(ending: Ending, entries: list[Entry]) -> str:
