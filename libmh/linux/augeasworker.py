@@ -31,6 +31,7 @@ MAX_MATCHES = 10_001
 MAX_COMPARED = 1 << 20  # lines of one text times those of the other
 NOBODY = 65534
 LENGTH = 4
+LAST_STANDARD, MAX_DESCRIPTORS = 2, 1 << 20
 NUMBER = re.compile(r"/\d+(?=/|$)")
 POINTER, TEXT = ctypes.c_void_p, ctypes.c_char_p
 
@@ -416,6 +417,7 @@ def confine() -> None:
 
 def main() -> None:
     """Answer what comes in at descriptor 0."""
+    os.closerange(LAST_STANDARD + 1, MAX_DESCRIPTORS)  # what its parent was handed is not for it
     line = socket.socket(fileno=0)
     line.settimeout(IDLE)
     try:
