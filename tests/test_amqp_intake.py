@@ -116,8 +116,8 @@ def test_what_has_expired_or_cannot_be_answered_is_not_run(tmp_path: Path) -> No
             request("echo"),
         ]
         for message in sent:
-            console.sender.send(messages.encode(message))
-        console.sender.send(messages.encode(request("strike", body={"what": "unasked"})))
+            console.post.standing[None].send(messages.encode(message))
+        console.post.standing[None].send(messages.encode(request("strike", body={"what": "unasked"})))
         await eventually(lambda: agent.toy.calls["strike"])
         assert agent.toy.calls == {"strike": 1}
         assert (agent.served.intake.counters.expired, agent.served.intake.counters.ignored) == (2, 1)
@@ -129,9 +129,9 @@ def test_what_cannot_be_read_is_rejected(tmp_path: Path) -> None:
     async def check(agent: Any, console: Asker) -> None:
         for raw in (b"\xff" * 50, b"\x00\x53\x77", messages.section(0x74, codec.list_of([codec.TRUE]))):
             with pytest.raises(Problem, match="refused a message"):
-                await console.sender.send_acked(raw)
+                await console.post.standing[None].send_acked(raw)
         with pytest.raises(Problem, match="there is no node 'elsewhere'"):
-            await console.sender.send_acked(messages.encode(request("READ", to="elsewhere")))
+            await console.post.standing[None].send_acked(messages.encode(request("READ", to="elsewhere")))
         assert agent.served.intake.counters.malformed == 3
         assert code(await ask(console, request("READ"))) == 200
 
@@ -146,8 +146,10 @@ def test_a_reply_has_the_requests_correlation(tmp_path: Path) -> None:
         ids = [codec.ulong(0), codec.string("text"), codec.binary(b"\x01"), b"\x98" + bytes(16)]
         for identity in ids:
             asked = request("level", message_id=identity, reply_to=console.receiver.address)
-            console.sender.send(messages.encode(asked))
-            console.sender.send(messages.encode(replace(asked, correlation_id=codec.string("mine"))))
+            console.post.standing[None].send(messages.encode(asked))
+            console.post.standing[None].send(
+                messages.encode(replace(asked, correlation_id=codec.string("mine")))
+            )
         await eventually(lambda: len(seen) == 8)
         assert {reply.correlation_id for reply in seen} == {*ids, codec.string("mine")}
 
@@ -308,7 +310,7 @@ def test_consoles_that_take_no_replies_cost_a_bounded_memory(
         ]
         for number in range(40):
             message = request("echo", body={"value": "x" * 1000}, reply_to=links[number % 4].address)
-            console.sender.send(messages.encode(message))
+            console.post.standing[None].send(messages.encode(message))
         counters = agent.served.intake.counters
         await eventually(lambda: counters.unsent > 30)
         await eventually(lambda: agent.toy.calls["echo"] == 40)

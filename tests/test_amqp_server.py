@@ -312,7 +312,9 @@ def test_stopping_finishes_what_runs_and_refuses_the_rest(tmp_path: Path) -> Non
             assert value(await out) == {"result": 1}
             await agent.task
             assert [status.state for status in agent.connections.list()] == ["closed"]
-            console.sender.send(messages.encode(request("READ", to=host_address(UUID), reply_to="x")))
+            console.post.standing[None].send(
+                messages.encode(request("READ", to=host_address(UUID), reply_to="x"))
+            )
             await eventually(lambda: any(queue.depth for queue in broker.states()))
 
 

@@ -1,15 +1,18 @@
-"""Requests from this side over a connection: one sender to any address, one private reply address, answers
-by their id."""
+"""Requests from this side over a connection: to any address, with one private reply address, answers by
+their id."""
 
 import asyncio
 import logging
+import secrets
 
 from libmh.errors import InvalidArguments, NotFound, Problem, Timeout, Unavailable
 from mh_amqp import codec, messages
 from mh_amqp.connection import Connection
-from mh_amqp.links import Delivery, Receiver, Sender
+from mh_amqp.dialects import Dialect, private_address
+from mh_amqp.links import Delivery, Receiver
 from mh_amqp.messages import Message
 from mh_amqp.outcome import Outcome, Word, problem
+from mh_amqp.post import Post, post, receive
 
 log = logging.getLogger(__name__)
 REPLY_CREDIT = 1000
@@ -18,16 +21,16 @@ REPLY_CREDIT = 1000
 class Asker:
     """Made by `asker`; every future that it holds ends when the connection does, at the latest."""
 
-    def __init__(self, connection: Connection, sender: Sender) -> None:
+    def __init__(self, connection: Connection, sending: Post) -> None:
         self.connection = connection
-        self.sender = sender
+        self.post = sending
         self.receiver: Receiver | None = None
         self._waiting: dict[bytes, asyncio.Future[Message]] = {}
         connection.closed.add_done_callback(self._lost)
 
     @property
     def open(self) -> bool:
-        return self.sender.open and self.receiver is not None and self.receiver.open
+        return self.post.open and self.receiver is not None and self.receiver.open
 
     async def ask(self, message: Message, deadline: float) -> Message:
         """Send a request and return its reply, whatever its status. Raises `Unavailable` when the
@@ -39,10 +42,12 @@ class Asker:
         answered: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._waiting[key] = answered
         try:
-            self.sender.send(
-                messages.encode(message), on_outcome=lambda came: self._came(answered, came, message.to)
-            )
             async with asyncio.timeout(deadline):
+                await self.post.carry(
+                    message.to or "",
+                    messages.encode(message),
+                    lambda came: self._came(answered, came, message.to),
+                )
                 return await answered
         except TimeoutError:
             raise Timeout(
@@ -86,12 +91,20 @@ class Asker:
                 )
 
 
-async def asker(connection: Connection, *, sender: Sender | None = None) -> Asker:
-    """Attach what requests need: an anonymous sender, unless there is one to share, and a reply address."""
-    made = Asker(connection, sender or await connection.sender(None, shared=True))
-    made.receiver = await connection.receiver(
-        None, made.reply, dynamic=True, credit=REPLY_CREDIT, shared=True
-    )
+async def asker(
+    connection: Connection, *, sending: Post | None = None, chosen: Dialect | None = None
+) -> Asker:
+    """Attach what requests need: links to send by, unless there are some to share, and a reply address,
+    which a broker that makes none gets from us. `chosen` is what the configuration says of the dialect."""
+    made = Asker(connection, sending or await post(connection, chosen))
+    dialect = made.post.dialect
+    if dialect.dynamic:
+        made.receiver = await connection.receiver(
+            None, made.reply, dynamic=True, credit=REPLY_CREDIT, shared=True
+        )
+    else:
+        own = private_address(secrets.token_urlsafe(16))
+        made.receiver = await receive(connection, dialect, own, made.reply, credit=REPLY_CREDIT, shared=True)
     if not made.receiver.address:
         raise InvalidArguments("the peer gave no reply address")
     return made

@@ -26,6 +26,7 @@ from mh_amqp.asking import Asker, asker
 from mh_amqp.bodies import arguments_in_json
 from mh_amqp.connection import Connection
 from mh_amqp.console import configuration, key_of, with_password
+from mh_amqp.dialects import Dialect, chosen
 from mh_amqp.events import decode_event, field_types
 from mh_amqp.links import Delivery
 from mh_amqp.management import READ, UPDATE
@@ -41,6 +42,7 @@ from mh_amqp.names import (
     host_address,
     place,
 )
+from mh_amqp.post import receive
 from mh_amqp.signatures import signed
 from mh_amqp.status import body_of, problem_of
 from mh_amqp.tls import Tls, files_of
@@ -67,7 +69,7 @@ async def connect(url: str) -> "AmqpTransport":
     where = place(url)
     config = configuration()
     tls = Tls(files_of(config)) if where.secured else NO_FILES
-    transport = AmqpTransport(with_password(where), tls, key_of(config))
+    transport = AmqpTransport(with_password(where), tls, key_of(config), chosen(config))
     await transport.open(CONNECT_SECONDS)
     return transport
 
@@ -75,8 +77,15 @@ async def connect(url: str) -> "AmqpTransport":
 class AmqpTransport:
     """`libmh.client.Transport` over one connection at a time."""
 
-    def __init__(self, where: Place, tls: Tls = NO_FILES, key: PrivateKey | None = None) -> None:
+    def __init__(
+        self,
+        where: Place,
+        tls: Tls = NO_FILES,
+        key: PrivateKey | None = None,
+        dialect: Dialect | None = None,
+    ) -> None:
         self.place = where
+        self._dialect = dialect
         self._tls = tls
         self._key = key
         self._asker: Asker | None = None
@@ -99,7 +108,7 @@ class AmqpTransport:
     async def _connected(self, deadline: float) -> Asker:
         connection = await dial_place(self.place, self._container, tls=self._tls, deadline=deadline)
         try:
-            return await asker(connection)
+            return await asker(connection, chosen=self._dialect)
         except BaseException:
             connection.abort()
             raise
@@ -173,8 +182,13 @@ class AmqpTransport:
             if event is not None and came.qsize() < MAX_EVENTS and self._wanted(event, interface, member):
                 came.put_nowait(event)
 
-        receiver = await made.connection.receiver(
-            event_pattern(interface, member), arrived, credit=EVENT_CREDIT, settled=True
+        receiver = await receive(
+            made.connection,
+            made.post.dialect,
+            event_pattern(interface, member),
+            arrived,
+            credit=EVENT_CREDIT,
+            settled=True,
         )
         receiver.on_closed = lambda _condition, _description: came.put_nowait(None)
         try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from proton import symbol
@@ -16,6 +16,7 @@ from mh_amqp.pump import Closed, Pump
 from mh_amqp.security import Door, Login
 
 RELAY = "ANONYMOUS-RELAY"
+PAIRED = "paired"
 
 
 class Served(Protocol):
@@ -43,7 +44,10 @@ class Connection:
         self.ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.peer = ""
         self.user = ""
+        self.login_user = "" if isinstance(side, Door) else side.user or ""
         self.remote_container = ""
+        self.product = ""
+        self.version = ""
         self.state: object = None
         self._served = served
         self._server = isinstance(side, Door)
@@ -74,17 +78,19 @@ class Connection:
         *,
         settled: bool | None = None,
         shared: bool = False,
+        pair: str = "",
         deadline: float | None = None,
     ) -> Sender:
         """Attach a sending link; None is the anonymous terminus (messages go where their `to` says).
 
         A link has a session of its own, since some brokers answer a bad attach by ending the session; with
-        `shared` it joins the connection's common one. Raises the Problem of the peer's condition,
-        `Timeout`, `Unavailable`.
+        `shared` it joins the connection's common one. `pair` is the name of a link pair (AMQP-PL). Raises
+        the Problem of the peer's condition, `Timeout`, `Unavailable`.
         """
         session = self._session(shared=shared)
-        name = f"{self.container}-{next(self._names)}"
+        name = pair or f"{self.container}-{next(self._names)}"
         link = pn.pn_sender(session, name)
+        pn.put_flags(lib.pn_link_properties(link), [PAIRED] if pair else [])
         sender = Sender(self, link, session, name)
         sender.address = address
         pn.pn_terminus_set_address(lib.pn_link_target(link), address)
@@ -102,6 +108,8 @@ class Connection:
         hold: bool = False,
         settled: bool | None = None,
         shared: bool = False,
+        capabilities: Sequence[str] = (),
+        pair: str = "",
         deadline: float | None = None,
     ) -> Receiver:
         """Attach a receiving link and give `credit`; a dynamic one's `address` is the name that the peer
@@ -110,8 +118,9 @@ class Connection:
         `settled=True` asks for messages that need no answer. Errors as for `sender`.
         """
         session = self._session(shared=shared)
-        name = f"{self.container}-{next(self._names)}"
+        name = pair or f"{self.container}-{next(self._names)}"
         link = pn.pn_receiver(session, name)
+        pn.put_flags(lib.pn_link_properties(link), [PAIRED] if pair else [])
         receiver = Receiver(self, link, name)
         receiver.address = address
         receiver.on_delivery = on_delivery
@@ -120,6 +129,7 @@ class Connection:
             lib.pn_terminus_set_dynamic(source, True)  # noqa: FBT003 - C
         else:
             pn.pn_terminus_set_address(source, address)
+        pn.put_symbols(lib.pn_terminus_capabilities(source), capabilities)
         pn.pn_terminus_set_address(lib.pn_link_target(link), name)
         lib.pn_link_set_max_message_size(link, self.limits.message)
         await self._attach(receiver, link, settled=settled, deadline=deadline)
@@ -214,6 +224,8 @@ class Connection:
 
     def _remote_open(self, _: Handle) -> None:
         self.remote_container = str(self.pump.engine.remote_container or "")
+        if not self._server:
+            self.product, self.version = self._said("product"), self._said("version")
         self.user = self.pump.user
         if self._server:
             self.pump.engine.offered_capabilities = [symbol(RELAY)]
@@ -223,6 +235,14 @@ class Connection:
             self.ready.set_result(True)
             if self._served is not None:
                 self._served.opened(self)
+
+    def _said(self, name: str) -> str:
+        """A text among the properties of the peer's open frame."""
+        try:
+            found = (self.pump.engine.remote_properties or {}).get(symbol(name))
+        except (AttributeError, TypeError):  # no map, or one whose keys are no symbols
+            return ""
+        return found[: self.limits.address] if isinstance(found, str) else ""
 
     def _remote_close(self, _: Handle) -> None:
         condition, description = pn.condition_of(

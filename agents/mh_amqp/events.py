@@ -86,7 +86,8 @@ def encode_event(event: Event, source: Source, interface: Interface | None) -> b
 
 def decode_event(message: Message) -> Event | None:
     """The event that a message is; None for what is none."""
-    subject = message.subject or (message.to or "").removeprefix(EVENT_PREFIX)
+    # brokers that route by the subject have the whole address in it
+    subject = (message.subject or message.to or "").removeprefix(EVENT_PREFIX)
     interface, _, member = subject.rpartition(".")
     body = body_of(message)
     if not interface or not isinstance(body, dict):

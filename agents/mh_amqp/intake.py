@@ -46,13 +46,15 @@ class Counters:
 
 @dataclass(slots=True)
 class Intake:
-    """Takes requests for its nodes, by address. It outlives connections: what runs goes on when one is
-    lost, and its answer is kept for the requester who asks again."""
+    """Takes requests for its nodes, by address; `private` tells where replies may go. It outlives
+    connections: what runs goes on when one is lost, and its answer is kept for the requester who asks
+    again."""
 
     nodes: dict[str, Management]
     record: Record = field(default_factory=Record)
     counters: Counters = field(default_factory=Counters)
     signatures: Signatures | None = None
+    private: Callable[[str], bool] = is_private
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     _suspended: set[Receiver] = field(default_factory=set)
 
@@ -89,7 +91,7 @@ class Intake:
         node = self.nodes.get(message.to or "" if address is None else address)
         if node is None:
             delivery.reject(NOT_FOUND, f"there is no node '{(message.to or '')[:256]}' here")
-        elif message.reply_to is not None and not is_private(message.reply_to):
+        elif message.reply_to is not None and not self.private(message.reply_to):
             # we may send there, whoever asks may not: what came from us would be believed
             self.counters.malformed += 1
             delivery.reject(NOT_ALLOWED, f"'{message.reply_to[:256]}' is no place for replies")

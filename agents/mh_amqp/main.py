@@ -10,7 +10,7 @@ from libmh.serve import main as run
 from mh_amqp.names import listening_place, place
 
 ALL = ""
-TABLES = frozenset({"authority", "roles", "signing", "tls", "login", "fleet"})
+TABLES = frozenset({"amqp", "authority", "roles", "signing", "tls", "login", "fleet"})
 LOCAL = "local"
 DEFAULT_BROKER = "amqp://127.0.0.1:5672"
 

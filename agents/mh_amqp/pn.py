@@ -6,6 +6,7 @@ for each event; these calls cost one. Pointers are owned by the C connection: a 
 it is freed here, a delivery when it is settled, and the objects that hold them forget them at that moment.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from cproton import (
@@ -15,6 +16,7 @@ from cproton import (
     pn_condition_get_name,
     pn_condition_set_description,
     pn_condition_set_name,
+    pn_data_put_symbol,
     pn_link_name,
     pn_receiver,
     pn_sender,
@@ -50,6 +52,8 @@ __all__ = [
     "pn_sender",
     "pn_terminus_get_address",
     "pn_terminus_set_address",
+    "put_flags",
+    "put_symbols",
     "receive",
     "set_condition",
     "write",
@@ -73,6 +77,29 @@ def condition_of(condition: Handle) -> tuple[str, str]:
 def set_condition(condition: Handle, name: str, description: str) -> None:
     pn_condition_set_name(condition, name)
     pn_condition_set_description(condition, description[:500])
+
+
+def put_symbols(data: Handle, words: Sequence[str]) -> None:
+    """Write an array of symbols; nothing for none."""
+    if not words:
+        return
+    lib.pn_data_put_array(data, False, lib.PN_SYMBOL)  # noqa: FBT003 - C
+    lib.pn_data_enter(data)
+    for word in words:
+        pn_data_put_symbol(data, word)
+    lib.pn_data_exit(data)
+
+
+def put_flags(data: Handle, words: Sequence[str]) -> None:
+    """Write a map in which each symbol is true; nothing for none."""
+    if not words:
+        return
+    lib.pn_data_put_map(data)
+    lib.pn_data_enter(data)
+    for word in words:
+        pn_data_put_symbol(data, word)
+        lib.pn_data_put_bool(data, True)  # noqa: FBT003 - C
+    lib.pn_data_exit(data)
 
 
 def new_delivery(link: Handle, tag: bytes) -> Handle:

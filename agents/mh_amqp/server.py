@@ -1,8 +1,8 @@
 """Serving a dispatcher at addresses of a broker: requests in, replies and events out, over one connection.
 
 A connection has one session and few links: a receiver for each address, and a sender for replies, events
-and reports alike; what they are called at the broker is the dialect's business. What runs when the connection is lost goes on; its answer waits for the requester who
-asks again.
+and reports alike; what they are called at the broker is the dialect's business. What runs when the
+connection is lost goes on; its answer waits for the requester who asks again.
 """
 
 import asyncio
