@@ -199,6 +199,9 @@ def test_a_setting_is_removed_or_given(fake: FakeConfig) -> None:
     assert fake.content == "Port 22\n"
     assert run(*SSH, "-y").exit_code == 2
     assert run(*SSH, "no", "--remove", "-y").exit_code == 2
+    assert run(*SSH, "--rmove", "-y").exit_code == 2
+    assert run("config", "set", "-y", SSHD, "Port", "--", "-1").exit_code == 0
+    assert fake.content == "Port -1\n"
 
 
 def test_control_characters_are_spelled() -> None:

@@ -232,7 +232,7 @@ def apply_command(session: Session, /, plan: str, source: str, *, yes: bool, key
     reported(session, work)
 
 
-@click.command("set", context_settings={"ignore_unknown_options": True})
+@click.command("set")
 @click.argument("file")
 @click.argument("setting", metavar="KEY")
 @click.argument("value", required=False)
@@ -245,6 +245,8 @@ def set_command(
     """Set one value of a configuration file: plan it, show it, ask, apply it.
 
     mhctl config set /etc/ssh/sshd_config PermitRootLogin no
+
+    A value that begins with a dash stands behind `--`.
     """
     if remove == (value is not None):
         raise click.UsageError("name a VALUE, or say --remove: one of the two")

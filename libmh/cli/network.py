@@ -99,7 +99,7 @@ def _preview(session: Session, member: str, given: Given, *, self_confirmed: boo
     now = link if isinstance(link, dict) else {}
     rows = [("now", _now(now)), ("then", THEN[member](given)), ("made by", _keeper(session, given["iface"]))]
     rows.append(("kept", _kept(given["confirm"], self_confirmed=self_confirmed)))
-    click.echo(harmless(f"{given['iface']} of {session.url}: {member.replace('_', ' ')}"), err=True)
+    click.echo(harmless(f"{member.replace('_', ' ')} of {given['iface']} at {session.url}"), err=True)
     for name, text in rows:
         click.echo(f"  {name:8}  {harmless(text)}", err=True)
 
