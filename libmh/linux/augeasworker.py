@@ -31,7 +31,7 @@ MAX_MATCHES = 10_001
 MAX_COMPARED = 1 << 20  # lines of one text times those of the other
 NOBODY = 65534
 LENGTH = 4
-LAST_STANDARD, MAX_DESCRIPTORS = 2, 1 << 20
+LAST_STANDARD, MAX_DESCRIPTORS = 2, 1 << 16
 NUMBER = re.compile(r"/\d+(?=/|$)")
 POINTER, TEXT = ctypes.c_void_p, ctypes.c_char_p
 
