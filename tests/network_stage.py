@@ -11,10 +11,9 @@ from typing import Any
 from libmh.api.network import Network
 from libmh.client import connect
 from source_tree import ROOT
-from testbed.machine import Host, booted_host, kept_layer
+from testbed.machine import Host, booted_host, with_packages
 from waiting import wait_for
 
-INSTALL = "apt-get -qq update; apt-get -qq -y --no-install-recommends install network-manager"
 KERNEL, NETWORKD, MANAGER = "k0", "d0", "m0"
 LINKS = (KERNEL, NETWORKD, MANAGER)
 KEEPERS = {KERNEL: "kernel", NETWORKD: "networkd", MANAGER: "NetworkManager"}
@@ -66,6 +65,24 @@ ip link set k0 up
 ip route add 203.0.110.0/24 via 10.9.0.2
 chmod 600 /etc/NetworkManager/system-connections/*
 rm -f /etc/NetworkManager/dispatcher.d/01-ifupdown
+"""
+LEASES = """#!/bin/sh
+# a networkd of its own at the far end, which gives out 10.9.NUMBER.100 and up: leases NUMBER LINK
+set -e
+mkdir -p /run/systemd/network
+for hidden in /run/systemd/netif /run/systemd/network /run/dbus /etc/systemd/network; do
+    mount -t tmpfs -o mode=755 tmpfs $hidden
+done
+mount -o remount,ro /sys # read-only says: do not wait for udev
+mkdir -p /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp
+ip addr flush dev $2
+chown -R systemd-network:systemd-network /run/systemd/netif
+{
+    printf '[Match]\\nName=%s\\n[Network]\\nDHCPServer=yes\\nIPv6AcceptRA=no\\n' $2
+    printf 'Address=10.9.%s.2/24\\nAddress=10.9.%s.9/24\\n' $1 $1
+    printf '[DHCPServer]\\nPoolOffset=100\\nPoolSize=50\\nEmitDNS=no\\nDefaultLeaseTimeSec=3600\\n'
+} >/run/systemd/network/10-leases.network
+exec /lib/systemd/systemd-networkd
 """
 LAY_UNIT = """[Unit]
 DefaultDependencies=no
@@ -164,9 +181,10 @@ def _addresses(told: Any) -> Iterator[str]:
 @contextmanager
 def stage(name: str) -> Iterator[Stage]:
     """Up, with the three links configured and the agent at work."""
-    layer = kept_layer("network-manager", INSTALL)
+    layer = with_packages("network-manager")
     files = {
         "/usr/local/bin/lay": LAY,
+        "/usr/local/bin/leases": LEASES,
         "/etc/systemd/system/lay.service": LAY_UNIT,
         "/etc/systemd/network/50-wired.network": NETWORK_FILE,
         "/etc/NetworkManager/conf.d/90-stage.conf": MANAGER_CONF,

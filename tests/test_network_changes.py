@@ -167,7 +167,7 @@ def test_an_agent_that_starts_finishes_what_was_left(staged: Stage, network: Net
 
 
 LEASE = """
-change = Changes(context, Limits(lease=3.0)).make(sys.argv[1], addresses(["dhcp"], ""), 30)
+change = Changes(context, Limits(lease=1.5)).make(sys.argv[1], addresses(["dhcp"], ""), 30)
 print(change.state, change.reason)
 """
 
@@ -178,6 +178,66 @@ def test_dhcp_that_never_answers_fails_and_all_is_back(staged: Stage) -> None:
         told = staged.script(LEASE, link)
         assert told.startswith("failed 'addresses dhcp' did not come true: DHCP did not answer")
         assert staged.seen(link) == before
+
+
+def test_dhcp_that_answers_gives_an_address(staged: Stage, network: Network) -> None:
+    for link in (NETWORKD, MANAGER):
+        number, before = place(link), staged.seen(link)
+        far = ("ip", "netns", "exec", "far", "unshare", "--mount", "/usr/local/bin/leases", str(number))
+        staged.host.run("systemd-run", "--quiet", f"--unit=leases-{link}", *far, f"{link[0]}1")
+        change = network.set_addresses(link, ["dhcp", f"10.99.{number}.1/24"], "", LONG)
+        assert change.state is ChangeState.PENDING, change
+        leased, lasting = sorted(
+            staged.seen(link).addresses, key=lambda each: each == f"10.99.{number}.1/24"
+        )
+        assert leased.startswith(f"10.9.{number}.1")
+        assert lasting == f"10.99.{number}.1/24"
+        network.roll_back(change.id)
+        assert staged.seen(link) == before
+        staged.host.run("systemctl", "stop", f"leases-{link}")
+
+
+KEPT = {
+    NETWORKD: "/etc/systemd/network/1-matahari-d0.network",
+    MANAGER: "/etc/NetworkManager/system-connections/wired.nmconnection",
+}
+DIES_CONFIRMING = """
+link, where = sys.argv[1:]
+kind = {"d0": networkd.ByNetworkd, "m0": networkmanager.ByNetworkManager}[link]
+keep = kind.keep
+def die(self, saved):
+    if where == "after":
+        keep(self, saved)
+    os.kill(os.getpid(), signal.SIGKILL)
+kind.keep = die
+changes = Changes(context)
+changes.confirm(changes.make(link, SetMtu(1350), 2).id)
+"""
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_the_agent_is_killed_while_it_confirms(staged: Stage, network: Network, where: str) -> None:
+    """That it is kept was decided."""
+    before = {link: staged.seen(link) for link in KEPT}
+    for link in KEPT:
+        staged.script(DIES_CONFIRMING, link, where, check=False)
+    for link, path in KEPT.items():
+        text = "MTUBytes=1350" if link == NETWORKD else "mtu=1350"
+        wait_for(lambda: text in staged.host.run("cat", path, check=False).stdout, 10)  # noqa: B023 - called at once
+        assert staged.seen(link) == replace(before[link], mtu=1350)
+        wait_for(lambda: is_free(network, link), 10)  # noqa: B023 - called at once
+        network.set_mtu(link, before[link].mtu, 0)
+    ended = [each.state for each in network.changes()[:6] if each.what == "mtu 1350"]
+    assert ended == [ChangeState.CONFIRMED] * 2
+
+
+def is_free(network: Network, link: str) -> bool:
+    """Whether nothing of a link is left to be finished."""
+    try:
+        network.roll_back(network.set_mtu(link, 1351, LONG).id)
+    except Conflict:
+        return False
+    return True
 
 
 def test_nobody_asks_by_dhcp_for_the_kernel(network: Network) -> None:

@@ -209,7 +209,8 @@ class Kernel:
 
     def remove_routes(self, wish: RemoveRoute) -> None:
         for each in matching(self.state().paths, wish):
-            self._forget(each)
+            if each.protocol != KERNEL:
+                self._forget(each)
 
     def restore(self, saved: LinkState) -> None:
         """Bring everything back that was; what came from routers by itself is left to them."""

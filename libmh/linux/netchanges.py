@@ -96,12 +96,11 @@ class Changes:
             record = self._records.get(change)
             if record.stage is Stage.CONFIRMED:
                 return record.shown
-            if record.stage not in (Stage.PENDING, Stage.CONFIRMING):
-                raise Conflict(f"the change '{change}' was not kept: {record.reason}", id=change)
-            if record.boot != boot_id(self._root):
-                record = rollback.settle_held(self._records, record, rollback.RESTARTED)
-            else:
+            keepable = record.stage in (Stage.PENDING, Stage.CONFIRMING)
+            if keepable and record.boot == boot_id(self._root):
                 record = self._keep(record)
+            else:  # it ended, or whoever made it or rolled it back died in that
+                record = rollback.settle_held(self._records, record, rollback.LATE)
         self._forget(change)
         self._tell(record)
         if record.stage is not Stage.CONFIRMED:

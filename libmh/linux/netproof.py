@@ -18,7 +18,7 @@ from libmh.linux.netwish import (
     described,
 )
 
-STEP = 0.05
+STEP, LONGEST_STEP, SLOWER = 0.03, 0.5, 1.2  # what takes long is not looked at often
 PROBE_SECONDS = 0.6
 MTU_OF_NO_LIMIT = 65_535  # links that do not tell their own (IFLA_MAX_MTU of 0)
 LEAST_MTU = 68
@@ -36,7 +36,7 @@ def check(link: str, wish: Wish, now: LinkState) -> None:
         case AddRoute():
             if wish.gateway is not None:
                 check_on_link(wish.gateway, now.interfaces, "gateway")
-            if any(not wish.metric or each.metric == wish.metric for each in matching(now.paths, wish)):
+            if any(wish.metric in (0, each.metric) for each in matching(now.paths, wish)):
                 raise Conflict(f"there is a route to '{wish.destination}' out of '{link}'", link=link)
         case RemoveRoute():
             found = matching(now.paths, wish)
@@ -64,7 +64,7 @@ def true(wish: Wish, before: LinkState, now: LinkState) -> bool:
         case SetMtu():
             return now.mtu == wish.mtu
         case AddRoute():
-            return bool(matching(now.paths, wish))
+            return any(wish.metric in (0, each.metric) for each in matching(now.paths, wish))
         case RemoveRoute():
             return not [each for each in matching(now.paths, wish) if each.protocol != KERNEL]
         case Turn.DOWN:
@@ -114,11 +114,12 @@ def came_back(before: LinkState, now: LinkState) -> bool:
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
     """`timeout` when a condition does not come true."""
     end = time.monotonic() + seconds
-    pause = threading.Event()
+    pause, step = threading.Event(), STEP
     while not condition():
         if time.monotonic() > end:
             raise Timeout(f"{what} within {seconds:g} s")
-        pause.wait(STEP)
+        pause.wait(step)
+        step = min(step * SLOWER, LONGEST_STEP)
 
 
 def wait_for_truth(

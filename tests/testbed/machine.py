@@ -123,25 +123,25 @@ def layer(name: str, command: str, *, seconds: float = 300) -> Iterator[Path]:
         shutil.rmtree(LAYERS / own, ignore_errors=True)
 
 
-def kept_layer(name: str, command: str, *, seconds: float = 300) -> Path:
-    """The same, made once and kept for later runs; skips where the command fails, as an installation does
-    without a mirror."""
+def with_packages(*packages: str, seconds: float = 300) -> Path:
+    """The disk of a copy of this machine in which Debian packages are installed, made once and kept for
+    later runs; skips where there is no mirror to have them from."""
     _check_machine()
     LAYERS.mkdir(parents=True, exist_ok=True)
-    kept, new = LAYERS / name, f"{name}.new"
+    name, named = "+".join(packages), " ".join(packages)
+    command = f"apt-get -qq update; apt-get -qq -y --no-install-recommends install {named}"
     with (LAYERS / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not kept.exists():
-            shutil.rmtree(LAYERS / new, ignore_errors=True)
+        if not (LAYERS / name).exists():
+            shutil.rmtree(LAYERS / f"{name}.new", ignore_errors=True)
             environment = {**os.environ, "MH_TESTBED_LAYERS": str(LAYERS)}
+            arguments = [LAYER, f"{name}.new", command]
             try:
-                subprocess.run(
-                    [LAYER, new, command], env=environment, timeout=seconds, check=True, capture_output=True
-                )
+                subprocess.run(arguments, env=environment, timeout=seconds, check=True, capture_output=True)
             except subprocess.SubprocessError as error:
-                needs.missing(f"what '{command}' brings: {error}")
-            (LAYERS / new).rename(kept)
-    return kept / "disk"
+                needs.missing(f"{named} in a copy of this machine ({needs.INSTALLABLE}{named}): {error}")
+            (LAYERS / f"{name}.new").rename(LAYERS / name)
+    return LAYERS / name / "disk"
 
 
 def _put(target: Path, text: str) -> None:
