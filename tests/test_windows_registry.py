@@ -17,6 +17,7 @@ from libmh.errors import (
     NotFound,
     NotImplementedHere,
 )
+from libmh.windows import registry
 from libmh.windows.regfile import NEW, OLD, Step, Value, export, parse
 from libmh.windows.registry import Registry, RegistryScheme, Winreg
 from libmh.windows.sysconfig import WindowsSysconfig
@@ -207,17 +208,24 @@ def test_a_step_that_fails_takes_back_the_others() -> None:
     assert "broken; nothing is changed" in execution.output
     assert fake.keys == before
     fake.denied = True
-    registry: Registry = Winreg(fake)
-    for refused in (registry.values, registry.below, registry.make):
+    there: Registry = Winreg(fake)
+    for refused in (there.values, there.below, there.make):
         with pytest.raises(NotAuthorized):
             refused(APP)
 
 
-def test_too_much_is_refused() -> None:
+def test_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "MAX_KEYS", 100)
+    monkeypatch.setattr(registry, "MAX_VALUES", 5)
+    scheme = RegistryScheme(Winreg(made(**{f"v{number}": ("", 1) for number in range(5)})))
+    assert scheme.forecast(CHANGE, SECONDS).edits
+    scheme = RegistryScheme(Winreg(made(**{f"v{number}": ("", 1) for number in range(6)})))
+    with pytest.raises(BackendFailed, match="at most 100 keys and 5 values"):
+        scheme.forecast(CHANGE, SECONDS)
     fake = made()
-    for number in range(10_001):
+    for number in range(101):
         fake.keys[f"{APP.lower()}\\sub\\{number}"] = {}
-    with pytest.raises(BackendFailed, match="at most 10000 keys"):
+    with pytest.raises(BackendFailed, match="at most 100 keys"):
         RegistryScheme(Winreg(fake)).forecast(CHANGE, SECONDS)
 
 

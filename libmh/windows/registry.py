@@ -77,14 +77,16 @@ class RegistryScheme:
         names: dict[str, str] = {}
         before: Snapshot = {}
         after: Snapshot = {}
+        left = [MAX_VALUES]
 
         def known(key: str) -> str:
             name = names.setdefault(key.lower(), key)
             if name not in before:
                 before[name] = self._registry.values(name)
                 after[name] = None if before[name] is None else dict(before[name] or {})
-            if len(before) > MAX_KEYS or sum(len(each or ()) for each in before.values()) > MAX_VALUES:
-                raise BackendFailed(f"expected at most {MAX_KEYS} keys and {MAX_VALUES} values of them")
+                left[0] -= len(before[name] or ())
+                if len(before) > MAX_KEYS or left[0] < 0:
+                    raise BackendFailed(f"expected at most {MAX_KEYS} keys and {MAX_VALUES} values of them")
             return name
 
         for step in steps:
