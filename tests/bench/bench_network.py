@@ -5,6 +5,7 @@ client, beside `ip -j addr` in the same turns; one link; how long after `ip link
 a subscriber; what the agent takes while nothing happens, and after a storm of 10,000 changes.
 """
 
+import asyncio
 import itertools
 import statistics
 import subprocess
@@ -12,6 +13,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.measure import Cost, command, median, side_by_side, tell
 from libmh.api.network import Network
+from libmh.bus import connect as connect_bus
 from libmh.client import Connection, connect
 from namespaces import Namespace, namespace
 from processes import ready_line
@@ -43,8 +47,22 @@ def lay(net: Namespace) -> None:
     net.batch([line.format(n) for n in range(PAIRS) for line in lines])
 
 
-def reading(net: Namespace, network: Network) -> None:
-    ours, theirs = side_by_side([network.links, command(*net.command("ip", "-j", "addr"))], RUNS)
+PLACE = ("org.matahariproject.Network", "/org/matahariproject/Network", "org.matahariproject.Network")
+
+
+@contextmanager
+def unread(address: str) -> Iterator[Callable[[], object]]:
+    """The same call, whose answer is not made into links."""
+    with asyncio.Runner() as runner:
+        bus = runner.run(connect_bus(address))
+        yield lambda: runner.run(bus.call(*PLACE, "links", raw=True))
+        runner.run(bus.close())
+
+
+def reading(net: Namespace, network: Network, address: str) -> None:
+    with unread(address) as answered:
+        ip = command(*net.command("ip", "-j", "addr"))
+        ours, raw, theirs = side_by_side([network.links, answered, ip], RUNS)
     entering = median(command(*net.command("true")), RUNS)
     bare = median(command("true"), RUNS)
     theirs -= entering - bare  # nsenter is none of ip's work
@@ -55,6 +73,7 @@ def reading(net: Namespace, network: Network) -> None:
         owed=f"{LINKS_TIMES:g} times",
         holds=ours <= LINKS_TIMES * theirs,
     )
+    tell("the same, unread", f"{raw * 1e3:.1f} ms: {raw / theirs:.1f} times")
     one = median(lambda: network.link("a7"), RUNS) * 1e3
     tell("one link", f"{one:.2f} ms", owed=f"{ONE_MS:g} ms", holds=one <= ONE_MS)
     for what, read in (("addresses", network.addresses), ("routes", network.routes)):
@@ -132,7 +151,7 @@ def main() -> None:
             rest(process.pid)
             lay(net)
             with connect(address) as here:
-                reading(net, here.proxy(Network))
+                reading(net, here.proxy(Network), address)
                 events(net, here)
             storm(net, process.pid)
 
