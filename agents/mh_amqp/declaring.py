@@ -17,7 +17,7 @@ from mh_amqp import codec, messages
 from mh_amqp.addresses import Kind, kind
 from mh_amqp.connection import Connection
 from mh_amqp.dialects import Node
-from mh_amqp.links import Delivery, Sender
+from mh_amqp.links import Delivery, Receiver, Sender
 from mh_amqp.messages import Message
 
 MANAGEMENT = "/management"
@@ -65,6 +65,7 @@ class Pair:
     """Two links of one name, in both directions."""
 
     sender: Sender
+    receiver: Receiver
     answers: "asyncio.Queue[bytes]"
 
     async def ask(self, method: str, path: str, body: Mapping[str, Plain]) -> None:
@@ -88,6 +89,7 @@ class Pair:
 
     def close(self) -> None:
         self.sender.close()
+        self.receiver.close()
 
 
 async def _pair(connection: Connection) -> Pair:
@@ -100,5 +102,5 @@ async def _pair(connection: Connection) -> Pair:
 
     receiving = connection.receiver(MANAGEMENT, came, credit=2, settled=True, shared=True, pair=name)
     sending = connection.sender(MANAGEMENT, settled=True, shared=True, pair=name)
-    _, sender = await asyncio.gather(receiving, sending)
-    return Pair(sender, answers)
+    receiver, sender = await asyncio.gather(receiving, sending)
+    return Pair(sender, receiver, answers)

@@ -6,7 +6,7 @@ dialect     requests                              casts, events, replies        
 direct      `$management`, `mh.host.<uuid>`       to who is attached there                        ourselves
 mh-broker   as they are                           as they are, dynamic reply nodes                ourselves
 rabbitmq-3  `/queue/mh.host.<uuid>`               keys of `/exchange/amq.topic`, in the subject   3.10
-rabbitmq-4  `/queues/mh.host.<uuid>`, declared    keys of `/exchanges/amq.topic`, received from   nothing
+rabbitmq-4  `/queues/mh.host.<uuid>`, declared    `/exchanges/amq.topic/KEY`, received from       4.0
             through `/management`                 queues that are declared and bound
 artemis     as they are                           as they are; receivers have the capability      nothing
                                                   `topic`
@@ -56,10 +56,11 @@ def is_private(address: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where a message is handed in: the address of the sending link, None for the anonymous terminus, and
-    what the message has to say for it beside its own `to`."""
+    what the message has to say there, None to leave it. `to` is signed, so that of a request stays."""
 
     link: str | None
     subject: str | None = None
+    to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +119,18 @@ def _node_3(address: str) -> Node:
 
 def _reply_3(address: str) -> Target | None:
     found = REPLY_3.fullmatch(address)
-    return _reply_key(TOPIC_3, found[1]) if found else None
+    return Target(TOPIC_3, found[1]) if found and _fits(found[1]) else None
 
 
 def _target_4(address: str) -> Target:
     if _is_queue(address):
         return Target(f"/queues/{quote(address, safe='')}")
-    return Target(TOPIC_4, _key(address))
+    to = _topic_4(address)
+    return Target(None, to=to) if kind(address) in (Kind.TOPIC, Kind.REPLY) else Target(to)
+
+
+def _topic_4(key: str) -> str:
+    return f"{TOPIC_4}/{quote(_key(key), safe='')}"
 
 
 def _node_4(address: str) -> Node:
@@ -133,13 +139,15 @@ def _node_4(address: str) -> Node:
 
 def _reply_4(address: str) -> Target | None:
     found = REPLY_4.fullmatch(address)
-    return _reply_key(TOPIC_4, unquote(found[1]) if address.startswith("/") else found[1]) if found else None
+    if not found:
+        return None
+    key = unquote(found[1]) if address.startswith("/") else found[1]
+    return Target(None, to=_topic_4(key)) if _fits(key) else None
 
 
-def _reply_key(exchange: str, key: str) -> Target | None:
-    # a key beyond the limit would end the session of whoever answers
-    fits = is_private(key) and len(key.encode()) <= MAX_KEY
-    return Target(exchange, key) if fits else None
+def _fits(key: str) -> bool:
+    """Whether replies may go there; a longer key would end the session of whoever answers."""
+    return is_private(key) and len(key.encode()) <= MAX_KEY
 
 
 def _node_artemis(address: str) -> Node:
@@ -178,7 +186,6 @@ RABBITMQ_4 = Dialect(
     _target_4,
     _node_4,
     _reply_4,
-    standing=(TOPIC_4,),
     dynamic=False,
     checks_user=True,
     declares=True,

@@ -67,6 +67,11 @@ class Post:
     def open(self) -> bool:
         return all(sender.open for sender in self.standing.values())
 
+    @property
+    def waiting(self) -> int:
+        """Messages kept back for want of credit."""
+        return sum(sender.waiting for sender in (*self.standing.values(), *self._passing.values()))
+
     def ready(self, address: str) -> bool:
         """Whether a message sent there now goes out now, rather than being kept."""
         sender = self.standing.get(self.dialect.target(address).link)
@@ -74,14 +79,15 @@ class Post:
 
     def send(self, address: str, raw: bytes, *, settled: bool = False) -> None:
         """Send by a link that is there. Raises `Unavailable`: closed, too much kept, or none leads there."""
-        self._put(self._standing(self.dialect.target(address)), raw, address, settled=settled)
+        target = self.dialect.target(address)
+        self._put(self._standing(target), raw, target, settled=settled)
 
     def reply(self, address: str, raw: bytes) -> None:
         """Send to what a request has as its reply-to. Raises `InvalidArguments`, `Unavailable`."""
         target = self.dialect.reply(address)
         if target is None:
             raise InvalidArguments(f"'{address[:256]}' is no place for replies")
-        self._put(self._standing(target), raw, address, settled=True, subject=target.subject)
+        self._put(self._standing(target), raw, target, settled=True)
 
     async def carry(self, address: str, raw: bytes, on_outcome: OnOutcome = nothing) -> None:
         """Send by the link that leads there, which is attached if there is none yet. Errors as for
@@ -92,7 +98,7 @@ class Post:
             sender = await self._link(target.link, address)
         if sender is None:
             raise Unavailable(f"no link leads to '{address}'")
-        self._put(sender, raw, address, on_outcome, subject=target.subject)
+        self._put(sender, raw, target, on_outcome)
 
     def _standing(self, target: Target) -> Sender:
         sender = self.standing.get(target.link)
@@ -104,16 +110,15 @@ class Post:
         self,
         sender: Sender,
         raw: bytes,
-        address: str,
+        target: Target,
         on_outcome: OnOutcome = nothing,
         *,
         settled: bool = False,
-        subject: str | None = None,
     ) -> None:
-        if subject is None:
-            subject = self.dialect.target(address).subject
-        if subject is not None:
-            raw = messages.with_subject(raw, messages.routing(raw), subject)
+        if target.subject is not None:
+            raw = messages.with_subject(raw, messages.routing(raw), target.subject)
+        if target.to is not None:
+            raw = messages.with_to(raw, messages.routing(raw), target.to)
         if self._user:
             raw = messages.with_user_id(raw, messages.routing(raw), self._user)
         sender.send(raw, settled=settled, on_outcome=on_outcome)

@@ -112,8 +112,17 @@ def with_user_id(raw: bytes, told: Routing, user: bytes) -> bytes:
 
 def with_subject(raw: bytes, told: Routing, subject: str) -> bytes:
     """The message with the subject of its properties set; for a broker that routes by it."""
-    said = subject.encode()
-    return _with_field(raw, told.properties, PROPERTIES, 3, b"\xb1" + len(said).to_bytes(4) + said)
+    return _with_field(raw, told.properties, PROPERTIES, 3, _string(subject))
+
+
+def with_to(raw: bytes, told: Routing, to: str) -> bytes:
+    """The message with the address of its properties set; for a broker that calls it otherwise."""
+    return _with_field(raw, told.properties, PROPERTIES, 2, _string(to))
+
+
+def _string(text: str) -> bytes:
+    encoded = text.encode()
+    return b"\xb1" + len(encoded).to_bytes(4) + encoded
 
 
 def _with_field(raw: bytes, span: tuple[int, int], section: int, index: int, value: bytes) -> bytes:
