@@ -104,7 +104,9 @@ class Route:
 class Dns:
     """Where names are looked up."""
 
-    source: Annotated[str, "systemd-resolved, NetworkManager or /etc/resolv.conf"]
+    source: Annotated[
+        str, "systemd-resolved, NetworkManager or /etc/resolv.conf, with a word where that names a stub"
+    ]
     servers: Annotated[list[str], "addresses, in the order in which they are asked"]
     search: Annotated[list[str], "domains that are tried after a short name"]
     link: Annotated[str | None, "that these are for; absent where they are for all"] = None
