@@ -15,7 +15,8 @@ SIZES: Mapping[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 SCOPES = {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"}
 # linux/if_addr.h
 IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 3, 4, 8
-WANTED = frozenset({IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_BROADCAST, IFA_FLAGS})
+BRIEF = frozenset({IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST})
+WANTED = BRIEF | {IFA_LABEL, IFA_FLAGS}
 IFA_F_DEPRECATED, IFA_F_TENTATIVE, IFA_F_PERMANENT = 0x20, 0x40, 0x80
 
 
@@ -66,30 +67,43 @@ def parse(payload: bytes) -> Told | None:
         return None
     told = netlink.attributes(payload, HEADER.size, WANTED)
     # of a link with two ends IFA_ADDRESS is the other one
-    own = told.get(IFA_LOCAL) or told.get(IFA_ADDRESS) or b""
-    if len(own) != SIZES[family]:
+    own = _text(family, told.get(IFA_LOCAL) or told.get(IFA_ADDRESS))
+    if own is None:
         return None
     wide = netlink.number(told, IFA_FLAGS)
-    broadcast = told.get(IFA_BROADCAST, b"")
     return Told(
         index,
         FAMILIES[family],
-        socket.inet_ntop(family, own),
+        own,
         prefix_length,
         scope,
         flags if wide is None else wide,
-        socket.inet_ntop(family, broadcast) if len(broadcast) == SIZES[family] else None,
+        _text(family, told.get(IFA_BROADCAST)),
         netlink.text(told, IFA_LABEL),
         told.get(IFA_ADDRESS, b""),
     )
 
 
+def _text(family: int, packed: bytes | None) -> str | None:
+    """None for what is no address of the family."""
+    if packed is None or SIZES.get(family) != len(packed):
+        return None
+    return socket.inet_ntop(family, packed)
+
+
 def by_link(index: int = 0) -> dict[int, list[Address]]:
-    """Addresses by index of their link, the primary one first. Raises as `read`."""
+    """Addresses by index of their link, the primary one first, without what they are worth: of hundreds
+    that takes half the time. Raises as `read`."""
     found: dict[int, list[Address]] = {}
-    for told in read(index):
-        plain = Address(told.family, told.address, told.prefix_length, told.broadcast)
-        found.setdefault(told.index, []).append(plain)
+    for kind, payload in netlink.dump(RTM_GETADDR, HEADER.pack(0, 0, 0, 0, index)):
+        if kind != RTM_NEWADDR or len(payload) < HEADER.size:
+            continue
+        family, prefix_length, _, _, link = HEADER.unpack_from(payload)
+        told = netlink.attributes(payload, HEADER.size, BRIEF)
+        address = _text(family, told.get(IFA_LOCAL) or told.get(IFA_ADDRESS))
+        if address and index in (0, link):
+            plain = Address(FAMILIES[family], address, prefix_length, _text(family, told.get(IFA_BROADCAST)))
+            found.setdefault(link, []).append(plain)
     return found
 
 
