@@ -1,8 +1,10 @@
 """A unified diff of what a file is and what it becomes, its secrets masked."""
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from libmh.linux.masking import Masks
+from libmh.linux.masking import Masks, in_keys
 
 MAX_DIFF = 256 << 10
 MAX_MATCHED = 2000
@@ -23,12 +25,11 @@ def unified(path: str, before: bytes | None, after: bytes | None) -> str:
             f"Binary files {old} ({len(before or b'')} bytes) and {new} ({len(after or b'')} bytes) differ\n"
         )
     a, b = _lines(before), _lines(after)
-    masks = Masks()
-    shown_a, shown_b = masks.lines(a, path), masks.lines(b, path)
+    masked = _Masked(path, Masks(), {"-": (a, in_keys(a)), "+": (b, in_keys(b)), " ": (b, in_keys(b))})
     parts = [f"--- {old}\n", f"+++ {new}\n"]
     size = 0
     for group in _groups(a, b):
-        for line in _hunk(group, shown_a, shown_b):
+        for line in _hunk(group, masked):
             size += len(line.encode("utf-8", "replace"))
             if size > MAX_DIFF - 1024:
                 return "".join(parts) + CUT
@@ -94,16 +95,30 @@ def _grouped(blocks: list[Block]) -> list[list[Block]]:
     return [group for group in groups if any(tag != "equal" for tag, *_ in group)]
 
 
-def _hunk(group: list[Block], a: list[str], b: list[str]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Masked:
+    """The lines of both sides by their sign; those that are shown are masked when they are."""
+
+    path: str
+    masks: Masks
+    sides: Mapping[str, tuple[list[str], list[bool]]]
+
+    def shown(self, sign: str, start: int, end: int) -> Iterator[str]:
+        lines, keys = self.sides[sign]
+        for at in range(start, end):
+            line = sign + self.masks.one(lines[at], self.path, key=keys[at])
+            yield line if line.endswith("\n") else f"{line}\n{NO_END}"
+
+
+def _hunk(group: list[Block], masked: _Masked) -> Iterator[str]:
     old, new = _range(group[0][1], group[-1][2]), _range(group[0][3], group[-1][4])
-    lines = [f"@@ -{old} +{new} @@\n"]
+    yield f"@@ -{old} +{new} @@\n"
     for tag, i, j, k, m in group:
         if tag == "equal":
-            lines += [" " + line for line in b[k:m]]
+            yield from masked.shown(" ", k, m)
         else:
-            lines += ["-" + line for line in a[i:j]]
-            lines += ["+" + line for line in b[k:m]]
-    return [line if line.endswith("\n") else f"{line}\n{NO_END}" for line in lines]
+            yield from masked.shown("-", i, j)
+            yield from masked.shown("+", k, m)
 
 
 def _range(start: int, end: int) -> str:

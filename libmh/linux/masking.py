@@ -8,21 +8,21 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-NAMES = (
+NAMES = re.compile(
     r"pass(?:word|wd|phrase|code)|secret|token|private[-_]?key|pre[-_]?shared[-_]?key|psk|community|credential"
-    r"|api[-_]?key|auth[-_]?key|access[-_]?key|encryption[-_]?key|bind[-_]?pw|wep[-_]?key|authorization|pwd"
-)
-KEYED = re.compile(
-    rf"(?<![\w.<-])(?P<name>[\w.-]*(?:{NAMES})[\w.\]\[-]*)"
-    r"(?P<sign>[\"']?[ \t]*(?:=>|[:=])[ \t]*|[ \t]+)(?P<value>\S.*)$",
+    r"|api[-_]?key|auth[-_]?key|access[-_]?key|encryption[-_]?key|bind[-_]?pw|wep[-_]?key|authorization|pwd",
     re.IGNORECASE,
 )
+WORD = re.compile(r"(?<![\w.<-])([\w.\]\[-]++)(?:[\"']?[ \t]*+(?:=>|[:=])[ \t]*+|[ \t]++)(?=\S)")
+SETTING = re.compile(r"(?<![\w-])([\w-]++)=(\S+)")
 QUOTED = re.compile(r"(?P<quote>[\"'])(?P<inside>(?:\\.|(?!(?P=quote)).)*)(?P=quote)")
 PLAIN = re.compile(
     r"(?:yes|no|true|false|on|off|none|null|any|default|without-password|\*+|!+|x)?[;,]?$",
     re.IGNORECASE,
 )
-URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://[^\s:/@]*:)(?P<secret>[^\s/@]+)@")
+URL = re.compile(
+    r"(?P<scheme>(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*+://[^\s:/@]*+:)(?P<secret>[^\s/@]+)@"
+)
 PEM_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----")
 PEM_END = re.compile(r"-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----")
 CRYPT = re.compile(r"\$(?:1|2[abxy]?|5|6|7|y|gy|argon2\w*|apr1|sha1|md5|pbkdf2[\w-]*)\$[^\s:\"']{8,}")
@@ -42,7 +42,7 @@ IPSEC = re.compile(
 NO_NAMES = re.compile(r"/nsswitch\.conf[^/]*$")
 PAM = re.compile(r"/pam\.(?:d/|conf)")
 EMPTY = ("", "*", "!", "!!", "!*", "x", "*LK*", "*NP*")
-MAX_LINE = 1 << 16
+MAX_LINE = 1 << 13
 
 
 @dataclass(slots=True)
@@ -56,16 +56,12 @@ class Masks:
 
     def lines(self, lines: list[str], path: str = "") -> list[str]:
         """Each with its secrets masked; `path` names the file that they are of, if they are of one."""
-        inside = False
-        masked = []
-        for line in lines:
-            if inside:
-                inside = PEM_END.search(line) is None
-                masked.append(line if not inside else self._ended(self.word(line.strip()), line))
-                continue
-            inside = PEM_BEGIN.search(line) is not None and PEM_END.search(line) is None
-            masked.append(line if inside else self.line(line, path))
-        return masked
+        inside = in_keys(lines)
+        return [self.one(line, path, key=key) for line, key in zip(lines, inside, strict=True)]
+
+    def one(self, line: str, path: str, *, key: bool) -> str:
+        """`key`: it is one of the lines of a private key."""
+        return self._ended(self.word(line.strip()), line) if key else self.line(line, path)
 
     def line(self, line: str, path: str = "") -> str:
         body = line.rstrip("\r\n")
@@ -81,6 +77,20 @@ class Masks:
 
 
 Rule = Callable[[Masks, str], str]
+
+
+def in_keys(lines: list[str]) -> list[bool]:
+    """Which of these are between the first and the last line of a private key."""
+    inside = False
+    found = []
+    for line in lines:
+        if inside and PEM_END.search(line):
+            inside = False
+        found.append(inside)
+        if "-----" in line:
+            begun = PEM_BEGIN.search(line)
+            inside = begun is not None and PEM_END.search(line, begun.end()) is None
+    return found
 
 
 def _rules(path: str) -> list[Rule]:
@@ -108,33 +118,26 @@ def _urls(masks: Masks, line: str) -> str:
 
 def _named(masks: Masks, line: str) -> str:
     at = 0
-    while found := KEYED.search(line, at):
-        value = found["value"]
-        start = found.start("value")
-        if quoted := QUOTED.match(value):
-            secret, rest = quoted["inside"], value[quoted.end("inside") :]
-            start += 1
-            following = start + len(secret)
-        elif PLAIN.match(value) or value.startswith("<secret "):
-            return line
-        else:
-            secret, rest, following = value.rstrip(), "", 0
+    while found := WORD.search(line, at):
+        at = found.end()
+        if not NAMES.search(found[1]):
+            continue
+        quoted = QUOTED.match(line, at)
+        start, end = quoted.span("inside") if quoted else (at, len(line.rstrip()))
+        secret = line[start:end]
         if secret and not PLAIN.match(secret) and not secret.startswith("<secret "):
             word = masks.word(secret)
-            line, following = line[:start] + word + rest, start + len(word)
-        if not rest:
+            line, end = line[:start] + word + line[end:], start + len(word)
+        if not quoted:
             return line
-        at = following
+        at = end
     return line
 
 
 def _pam(masks: Masks, line: str) -> str:
     """There `password` is a kind of rule; arguments have a `=`."""
-    return re.sub(
-        rf"([\w-]*(?:{NAMES})[\w-]*=)(\S+)",
-        lambda found: found[1] + masks.word(found[2]),
-        line,
-        flags=re.IGNORECASE,
+    return SETTING.sub(
+        lambda found: f"{found[1]}={masks.word(found[2])}" if NAMES.search(found[1]) else found[0], line
     )
 
 
@@ -175,9 +178,9 @@ BY_FILE: tuple[tuple[re.Pattern[str], Rule], ...] = (
 def masked(text: str, limit: int) -> str:
     """What a program printed, or a diff that it made: the first `limit` characters of it, masked."""
     masks = Masks()
-    text = text.replace("\0", "\ufffd")
-    lines = text[: limit * 2].splitlines(keepends=True)
-    bare = [line[1:] if line[:1] in "+- " else line for line in lines]
-    prefixes = [line[:1] if line[:1] in "+- " else "" for line in lines]
-    shown = masks.lines(bare)
-    return "".join(prefix + line for prefix, line in zip(prefixes, shown, strict=True))[:limit]
+    lines = text.replace("\0", "\ufffd")[: limit * 2].splitlines(keepends=True)
+    parts = []
+    for line, key in zip(lines, in_keys(lines), strict=True):
+        sign = line[:1] if line[:1] in "+- " and "-----" not in line[:6] else ""
+        parts.append(sign + masks.one(line[len(sign) :], "", key=key))
+    return "".join(parts)[:limit]
