@@ -166,6 +166,19 @@ def test_an_agent_that_starts_finishes_what_was_left(staged: Stage, network: Net
     assert staged.seen(NETWORKD) == before
 
 
+def test_an_agent_that_was_restarted_knows_what_is_pending(staged: Stage, network: Network) -> None:
+    before = staged.seen(KERNEL)
+    kept, lost = network.set_mtu(KERNEL, 1450, LONG), network.set_mtu(NETWORKD, 1450, SHORT)
+    staged.kill_agent()
+    staged.agent("start")
+    assert standing(network, kept).state is ChangeState.PENDING
+    with pytest.raises(Conflict, match=kept.id):
+        network.stop(KERNEL)
+    assert network.confirm(kept.id).state is ChangeState.CONFIRMED
+    assert network.set_mtu(KERNEL, before.mtu, 0).state is ChangeState.CONFIRMED
+    wait_for(lambda: standing(network, lost).state is ChangeState.ROLLED_BACK, 10)
+
+
 LEASE = """
 change = Changes(context, Limits(lease=1.5)).make(sys.argv[1], addresses(["dhcp"], ""), 30)
 print(change.state, change.reason)

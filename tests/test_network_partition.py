@@ -66,7 +66,7 @@ def passing(listen: str, to: str) -> tuple[str, ...]:
     return ("systemd-socket-activate", "-l", listen, "/lib/systemd/systemd-socket-proxyd", to)
 
 
-@pytest.mark.parametrize("link", [KERNEL, NETWORKD, MANAGER])
+@pytest.mark.parametrize("link", [KERNEL, NETWORKD, pytest.param(MANAGER, marks=pytest.mark.slow)])
 def test_a_console_that_cuts_itself_off_finds_the_host_again(staged: Stage, link: str) -> None:
     before = staged.seen(link)
     wrong = f"10.99.{place(link)}.1/24"

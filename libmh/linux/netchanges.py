@@ -13,7 +13,6 @@ from libmh.caller import asking
 from libmh.context import Context
 from libmh.errors import Conflict, InvalidArguments, NotFound, Problem
 from libmh.linux import links, rollback
-from libmh.linux.deadman import arm, disarm
 from libmh.linux.keeper import LinkKeeper, keeper_of, who
 from libmh.linux.kernelnet import LinkState, state
 from libmh.linux.netproof import check, taken, wait_for_truth, wait_until
@@ -205,7 +204,7 @@ class Changes:
             except Problem as problem:
                 record = self._fail(record, problem)
             if record.stage is Stage.PENDING or record.stage.ended:  # else it is still wanted, or at work
-                disarm(self._root, _armed(record.id, "making"))
+                self._disarm(record.id, "making")
         return record
 
     def _made(self, record: Record) -> Record:
@@ -239,9 +238,16 @@ class Changes:
             raise
 
     def _arm(self, change: str, stage: str, seconds: float) -> None:
+        from libmh.linux.deadman import arm  # dear to import, for those who only read
+
         directory = self._records.directory.parent
         program = (sys.executable, "-P", "-m", MODULE, str(directory), change)
         arm(self._root, _armed(change, stage), seconds, program)
+
+    def _disarm(self, change: str, stage: str) -> None:
+        from libmh.linux.deadman import disarm
+
+        disarm(self._root, _armed(change, stage))
 
     def _forget(self, change: str) -> None:
         with self._lock:
@@ -249,7 +255,7 @@ class Changes:
         if timer is not None:
             timer.cancel()
         try:
-            disarm(self._root, _armed(change, "pending"))
+            self._disarm(change, "pending")
         except Problem as problem:  # it finds the change ended
             log.warning("'%s' is not disarmed: %s, ignoring", change, problem)
 
