@@ -1,8 +1,9 @@
 """Reading the kernel's network tables: dumps and messages of rtnetlink(7).
 
-By hand, because it is three kinds of message and a host may have hundreds of links: pyroute2 needs 25 MB and
-some 80 ms for what is read here in 10 ms without a new import, psutil tells neither the flags of an address
-nor when it came. Changes of the network, where speed does not matter, are made through pyroute2.
+By hand, because it is three kinds of message and a host may have hundreds of links: the links and addresses
+of one with 500 take 12 ms here, and 210 ms through pyroute2, whose import takes 18 MB that an idle agent
+has not. psutil tells neither the flags of an address nor how long it lasts. Changes of the network, where
+speed does not matter, are made through pyroute2.
 
 What the kernel says is trusted no further than its lengths: what does not fit is left out, never raised.
 """
