@@ -16,6 +16,7 @@ import stat
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from libmh.context import Root
@@ -28,6 +29,7 @@ log = logging.getLogger("libmh.linux.applying")
 GET_FLAGS = 0x80086601  # FS_IOC_GETFLAGS
 FROZEN = 0x10 | 0x20  # FS_IMMUTABLE_FL, FS_APPEND_FL
 ACL = "system.posix_acl_access"
+SELINUX, SELINUX_RUNS = "security.selinux", "/sys/fs/selinux/enforce"
 NOT_COPIED = ("security.ima", "security.evm")  # signatures of the old content
 NO_ATTRIBUTES = (errno.ENOTSUP, errno.ENODATA, errno.EINVAL)
 NEW_MODE, NEW_DIRECTORY = 0o644, 0o755
@@ -103,12 +105,17 @@ def remove_directories(root: Root, directories: Sequence[str]) -> None:
 
 def stage(root: Root, target: Target, content: bytes | None) -> None:
     """Lay `.new` and `.old` beside a file; a file that cannot be replaced is found here."""
-    with opened(root, target.directory) as directory:
-        if target.before is not None:
-            _keep_old(directory, target)
-        if content is not None:
-            look = target.look if target.before is None else look_of(directory, target.name)
-            write(directory, target.new, content, look)
+    try:
+        with opened(root, target.directory) as directory:
+            if target.before is not None:
+                _keep_old(directory, target)
+            if content is not None:
+                look = target.look if target.before is None else look_of(directory, target.name)
+                write(directory, target.new, content, look)
+    except OSError as error:
+        mounted = error.errno == errno.EXDEV
+        why = "it is mounted there and cannot be replaced" if mounted else error.strerror
+        raise OSError(error.errno, why, target.path) from error
 
 
 def _keep_old(directory: int, target: Target) -> None:
@@ -189,9 +196,18 @@ def _dress(handle: int, look: Look) -> None:
         os.removexattr(handle, ACL)
     os.fchmod(handle, look["mode"])
     for name, value in attributes.items():
-        os.setxattr(handle, name, value)
+        _label(handle, name, value)
     if attributes:
         os.fchmod(handle, look["mode"])
+
+
+def _label(handle: int, name: str, value: bytes) -> None:
+    try:
+        os.setxattr(handle, name, value)
+    except PermissionError:
+        # where no SELinux runs, its labels are for CAP_SYS_ADMIN to write, and mean nothing
+        if name != SELINUX or Path(SELINUX_RUNS).exists():
+            raise
 
 
 def switch(root: Root, targets: Sequence[Target], found: Sequence[Found]) -> None:
@@ -257,7 +273,7 @@ def clean(root: Root, targets: Sequence[Target]) -> None:
             if directory is None:
                 continue
             for name in (target.new, target.old):
-                with contextlib.suppress(FileNotFoundError):
+                if _identity(directory, name) is not None:  # else a read-only filesystem would mind
                     os.unlink(name, dir_fd=directory)
 
 

@@ -128,11 +128,15 @@ class Store:
         """The directory: nobody else's, for what is in it is written to the host by root."""
         try:
             self.directory.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-            status = self.directory.lstat()
-            if status.st_uid != os.geteuid():
-                raise NotAuthorized(f"'{self.directory}' belongs to the user {status.st_uid}")
-            if status.st_mode & 0o7777 != PRIVATE or self.directory.is_symlink():
-                self.directory.chmod(PRIVATE, follow_symlinks=False)
+            handle = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                status = os.fstat(handle)
+                if status.st_uid != os.geteuid():
+                    raise NotAuthorized(f"'{self.directory}' belongs to the user {status.st_uid}")
+                if status.st_mode & 0o7777 != PRIVATE:  # it may have got its parent's setgid bit
+                    os.fchmod(handle, PRIVATE)
+            finally:
+                os.close(handle)
         except OSError as error:
             raise self._problem(error.strerror) from error
 
