@@ -21,13 +21,16 @@ amqps+srv://domain/...          the same through the brokers that the domain's D
 import functools
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping
 from types import FunctionType, TracebackType
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
 from libmh.call import Request, Verb, is_unknown_value, restore
 from libmh.errors import InvalidArguments, NotFound
 from libmh.events import Event
 from libmh.spec import Argument, Kind, Member, Plain, interface_of
 from libmh.wire import dump
+
+if TYPE_CHECKING:
+    from libmh.together import Fleet
 
 P = TypeVar("P")
 
@@ -37,6 +40,10 @@ TRANSPORTS: Mapping[str, str] = {
     **dict.fromkeys(("amqp", "amqps", "amqp+srv", "amqps+srv"), "mh_amqp.client"),
 }
 """URL scheme -> module with `async connect(url) -> Transport`; imported when it is first asked for."""
+
+
+FLEETS: Mapping[str, str] = dict.fromkeys(("amqp", "amqps", "amqp+srv", "amqps+srv"), "mh_amqp.fleet")
+"""URL scheme -> module with `async connect(url) -> libmh.fleet.Line`; imported as those above."""
 
 
 class Transport(Protocol):
@@ -130,6 +137,13 @@ def connect(url: str = "local:", seconds: float | None = None) -> Connection:
 
     limit = CONNECT_SECONDS if seconds is None else min(seconds, CONNECT_SECONDS)
     return BlockingConnection(functools.partial(open_transport, url), limit)
+
+
+def fleet(url: str) -> "Fleet":
+    """Many hosts at once, through the broker that they are at. Raises as `connect`."""
+    from libmh.together import Fleet
+
+    return Fleet(url)
 
 
 def proxy(protocol: Callable[..., P], ask: Callable[[Request], Plain]) -> P:

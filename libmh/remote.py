@@ -1,24 +1,22 @@
 """Connections over a transport: for asyncio, and for plain Python with the loop in a thread."""
 
 import asyncio
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import CancelledError
 from importlib import import_module
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
 from libmh.call import Request, is_unknown_value
 from libmh.client import TRANSPORTS, Transport, proxy, request_for, restore_for
-from libmh.errors import InvalidArguments, NotFound, Timeout, Unavailable, not_installed
+from libmh.errors import InvalidArguments, NotFound, Timeout, not_installed
 from libmh.events import Event
+from libmh.loops import CLOSE_SECONDS, LoopThread
 from libmh.providers import find_interface
 from libmh.spec import DEFAULT_DEADLINE, Plain, member_of
 
 P = TypeVar("P")
 R = TypeVar("R")
 CONNECT_SECONDS = 10.0
-CLOSE_SECONDS = 3.0
 MARGIN = 5.0
 """What a transport may take beyond a request's deadline before the caller stops waiting for it."""
 
@@ -66,19 +64,16 @@ class BlockingConnection:
     def __init__(
         self, opening: Callable[[], Coroutine[Any, Any, Transport]], seconds: float = CONNECT_SECONDS
     ) -> None:
-        self._closed = False
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="libmh-client", daemon=True)
-        self._thread.start()
+        self._thread = LoopThread()
         try:
-            self.transport = self._run(opening(), seconds)
+            self.transport = self._thread.run(opening(), seconds)
         except BaseException:
-            self._stop()
+            self._thread.stop()
             raise
 
     def request(self, request: Request) -> Plain:
         seconds = declared_deadline(request) if request.deadline is None else request.deadline
-        return self._run(self.transport.call(request), seconds + MARGIN)
+        return self._thread.run(self.transport.call(request), seconds + MARGIN)
 
     def proxy(self, protocol: Callable[..., P]) -> P:
         return proxy(protocol, self.request)
@@ -98,22 +93,22 @@ class BlockingConnection:
 
         try:
             while True:
-                yield self._run(one(), timeout)
+                yield self._thread.run(one(), timeout)
         except StopAsyncIteration:
             return
         finally:
-            if not self._closed:
-                self._run(_end(stream, waiting), CLOSE_SECONDS)
+            if not self._thread.closed:
+                self._thread.run(_end(stream, waiting), CLOSE_SECONDS)
 
     def close(self) -> None:
-        if self._closed:
+        if self._thread.closed:
             return
         try:
-            self._run(self.transport.close(), CLOSE_SECONDS)
+            self._thread.run(self.transport.close(), CLOSE_SECONDS)
         except Timeout:
             pass  # the peer does not take part in the good-bye
         finally:
-            self._stop()
+            self._thread.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -123,40 +118,6 @@ class BlockingConnection:
     ) -> None:
         self.close()
 
-    def _run(self, work: Coroutine[Any, Any, R], seconds: float | None) -> R:
-        if self._closed:
-            work.close()
-            raise Unavailable("this connection is closed")
-        future = asyncio.run_coroutine_threadsafe(_awaited(work), self._loop)
-        try:
-            return future.result(seconds)
-        except TimeoutError:
-            future.cancel()
-            raise Timeout(f"no answer within {seconds:g} s") from None
-        except OverflowError:
-            future.cancel()
-            raise InvalidArguments(f"nobody can wait for {seconds:g} s", argument="deadline") from None
-        except CancelledError:
-            raise Unavailable("this connection was closed meanwhile") from None
-
-    def _stop(self) -> None:
-        self._closed = True
-        ended = asyncio.run_coroutine_threadsafe(_end_all(), self._loop)
-        ended.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
-        self._thread.join(CLOSE_SECONDS)
-        if not self._thread.is_alive():
-            self._loop.close()
-
-
-async def _end_all() -> None:
-    loop = asyncio.get_running_loop()
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=CLOSE_SECONDS / 2)
-    await loop.shutdown_asyncgens()
-
 
 async def _end(stream: AsyncIterator[Event], waiting: set["asyncio.Task[Any] | None"]) -> None:
     tasks = [task for task in waiting if task is not None]
@@ -165,10 +126,6 @@ async def _end(stream: AsyncIterator[Event], waiting: set["asyncio.Task[Any] | N
     await asyncio.gather(*tasks, return_exceptions=True)
     if isinstance(stream, AsyncGenerator):
         await stream.aclose()
-
-
-async def _awaited(work: Coroutine[Any, Any, R]) -> R:
-    return await work
 
 
 def declared_deadline(request: Request) -> float:

@@ -89,9 +89,7 @@ def received(text: str) -> Where:
     except (ValueError, RecursionError):
         told = None
     if isinstance(told, Mapping):
-        told = [
-            f"{fact}={requirement}" for fact, requirement in told.items() if isinstance(requirement, str)
-        ]
+        told = [f"{fact}={text}" if isinstance(text, str) else None for fact, text in told.items()]
     if not isinstance(told, list) or not all(isinstance(each, str) for each in told):
         raise InvalidArguments("mh:where: expected a JSON list of FACT=REQUIREMENT", argument="mh:where")
     if len(told) > MAX_REQUIREMENTS:

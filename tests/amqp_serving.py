@@ -282,7 +282,7 @@ async def broker_agent(
     home = host_address(source.host)
     served = serving(run, dispatcher, addresses or {home: [TOY]}, source)
     if addresses is None:
-        served.casts = Casts(served.intake, home, Knowledge(source))
+        served.take_casts(Casts(home, Knowledge(source)))
     connections = Connections(context.events)
     task = asyncio.create_task(served.run([f"amqp://{HOST}:{port}"], connections))
     try:

@@ -119,7 +119,7 @@ async def dialling(process: Process, base: Base, source: Source) -> None:
     ending = []
     reporter = Reporter(base.facts, agent.context.settings) if base.facts is not None else None
     groups = cast_addresses(process.config)
-    served.casts = Casts(served.intake, host_address(source.host), Knowledge(source, reporter), groups)
+    served.take_casts(Casts(host_address(source.host), Knowledge(source, reporter), groups))
     if reporter is not None and interval > 0:
         sending = Sending(reporter, Pace(interval=interval))
         ending.append(sending.watch(agent.context.events))

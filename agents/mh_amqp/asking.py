@@ -4,6 +4,7 @@ their id."""
 import asyncio
 import logging
 import secrets
+from collections.abc import Callable
 
 from libmh.errors import InvalidArguments, NotFound, Problem, Timeout, Unavailable
 from mh_amqp import codec, messages
@@ -19,13 +20,15 @@ REPLY_CREDIT = 1000
 
 
 class Asker:
-    """Made by `asker`; every future that it holds ends when the connection does, at the latest."""
+    """Made by `asker`; every future that it holds ends when the connection does, at the latest. `hearing` is
+    called with every reply to a request, by its id: of those that many may answer."""
 
     def __init__(self, connection: Connection, sending: Post) -> None:
         self.connection = connection
         self.post = sending
         self.receiver: Receiver | None = None
         self._waiting: dict[bytes, asyncio.Future[Message]] = {}
+        self.hearing: dict[bytes, Callable[[Message], None]] = {}
         connection.closed.add_done_callback(self._lost)
 
     @property
@@ -68,6 +71,8 @@ class Asker:
         answered = self._waiting.get(message.correlation_id)
         if answered is not None and not answered.done():
             answered.set_result(message)
+        elif message.correlation_id in self.hearing:
+            self.hearing[message.correlation_id](message)
 
     @staticmethod
     def _came(answered: "asyncio.Future[Message]", came: Outcome, to: str | None) -> None:

@@ -1,17 +1,15 @@
-"""Requests to many hosts at once: each host looks whether it is meant, stays silent when it is not, and
-answers after a pause that spreads the answers of a large fleet.
+"""Requests to many hosts at once: each host looks whether it is meant, and stays silent when it is not.
 
-A cast is a request to `mh.hosts` or `mh.group.<name>` with two application properties: `mh:where`, a JSON
-list of requirements (`libmh.selection`), all of which have to hold, and `mh:fleet`, how many there are.
+Such a request goes to `mh.hosts`, `mh.group.<name>` or to one host, and has two application properties:
+`mh:where`, a JSON list of requirements (`libmh.selection`), all of which have to hold, and `mh:fleet`, how
+many hosts are asked: they put off their answers accordingly.
 """
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from libmh import selection
@@ -19,27 +17,19 @@ from libmh.capability import Capabilities, Reporter
 from libmh.errors import InvalidArguments, Problem, Unavailable
 from libmh.guard import SHARED
 from libmh.spec import Plain
-from mh_amqp import codec, messages
 from mh_amqp.addresses import GROUP_PREFIX, MULTICAST
 from mh_amqp.events import Source
-from mh_amqp.intake import Intake, Send
-from mh_amqp.links import Delivery, Receiver
 from mh_amqp.messages import Message
+from mh_amqp.record import WHERE
 
 log = logging.getLogger(__name__)
-WHERE, FLEET = "mh:where", "mh:fleet"
 FRESH_SECONDS = 150.0
 """How long facts are good for; an agent that reports has younger ones."""
 SURVEY_SECONDS = 10.0
-SPREAD_PER_HOST = 0.0001
-MOST_SPREAD = 1.0
-SMALL = 20
 MAX_GROUPS = 16
 MAX_NAME = 100
 MAX_LATER = 256
 PUNCTUATION = str.maketrans("", "", "-_")
-
-Identity = Callable[[Message], str]
 
 
 @dataclass(slots=True)
@@ -93,89 +83,58 @@ class Counters:
 
 @dataclass(slots=True)
 class Casts:
-    """Takes casts for the node at `home`, which is this host's own address."""
+    """What is received at `addresses` is for this host's node at `home`, if the host is meant."""
 
-    intake: Intake
     home: str
     knowledge: Knowledge
     addresses: tuple[str, ...] = (MULTICAST,)
     counters: Counters = field(default_factory=Counters)
     _later: set["asyncio.Task[None]"] = field(default_factory=set)
 
-    def deliveries(self, receiver: Receiver, identity: Identity, send: Send) -> Callable[[Delivery], None]:
-        """What a receiver's deliveries are given to."""
-
-        def arrived(delivery: Delivery) -> None:
-            self.take(delivery, identity, send)
-            self.intake.relieve(receiver)
-
-        return arrived
-
-    def take(self, delivery: Delivery, identity: Identity, send: Send) -> None:
-        """Deal with one cast. Never raises what a peer causes."""
+    def judge(self, message: Message, run: Callable[[], None], pass_by: Callable[[], None]) -> None:
+        """`mh_amqp.intake.Gate`. Never raises what a peer causes."""
         try:
-            message = messages.decode(delivery.raw)
-            where = selection.received(message.text(WHERE) or "[]")
-        except (codec.Malformed, InvalidArguments) as error:
+            where = selection.received(message.text(WHERE) or "")
+        except InvalidArguments as error:
             self.counters.unclear += 1
-            log.info("a cast cannot be read: %s, ignoring", error)
-            delivery.accept()
+            log.info("a request to many cannot be read: %s, ignoring", error)
+            pass_by()
             return
-        run = partial(self.intake.take, delivery, self.home, identity, spread(send, message.number(FLEET)))
         held = self.knowledge.held()
-        if not where.requirements:
-            run()
-        elif held is not None:
-            self._judge(where, held, delivery, run)
+        if held is not None or not where.requirements:
+            self._decide(where, held or {}, run, pass_by)
         elif len(self._later) >= MAX_LATER:
             self.counters.unclear += 1
-            delivery.accept()
+            pass_by()
         else:
-            task = asyncio.ensure_future(self._find_out(where, delivery, run))
+            task = asyncio.ensure_future(self._find_out(where, run, pass_by))
             self._later.add(task)
             task.add_done_callback(self._later.discard)
 
-    def _judge(
+    def _decide(
         self,
         where: selection.Where,
         known: Mapping[str, Plain],
-        delivery: Delivery,
         run: Callable[[], None],
+        pass_by: Callable[[], None],
     ) -> None:
         if where.fits(known):
             run()
         else:
             self.counters.passed += 1
-            delivery.accept()
+            pass_by()
 
-    async def _find_out(self, where: selection.Where, delivery: Delivery, run: Callable[[], None]) -> None:
+    async def _find_out(
+        self, where: selection.Where, run: Callable[[], None], pass_by: Callable[[], None]
+    ) -> None:
         try:
             known = await self.knowledge.found()
         except Unavailable as problem:  # what is not known does not match
-            log.warning("a cast is not answered: %s", problem)
+            log.warning("a request to many is not answered: %s", problem)
             self.counters.unclear += 1
-            delivery.accept()
+            pass_by()
             return
-        self._judge(where, known, delivery, run)
-
-
-def spread(send: Send, fleet: int | None) -> Send:
-    """`send` after a random pause that grows with the fleet: a console is not answered by all at once."""
-    if fleet is None or fleet <= SMALL:
-        return send
-    most = min(fleet * SPREAD_PER_HOST, MOST_SPREAD)
-
-    def later(to: str, raw: bytes) -> None:
-        def now() -> None:
-            try:
-                send(to, raw)
-            except (Unavailable, InvalidArguments) as error:  # the connection has gone; it may ask again
-                log.debug("a reply was not sent: %s", error)
-
-        pause = random.uniform(0.0, most)  # noqa: S311 - jitter is no secret
-        asyncio.get_running_loop().call_later(pause, now)
-
-    return later
+        self._decide(where, known, run, pass_by)
 
 
 def cast_addresses(config: Mapping[str, Any]) -> tuple[str, ...]:

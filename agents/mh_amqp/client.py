@@ -87,7 +87,7 @@ class AmqpTransport:
         self.place = where
         self._dialect = dialect
         self._tls = tls
-        self._key = key
+        self.key = key
         self._asker: Asker | None = None
         self._opening = asyncio.Lock()
         self._container = f"mh-client-{secrets.token_hex(6)}"
@@ -120,14 +120,14 @@ class AmqpTransport:
         # the agent keeps the member's own deadline; here there is time to make a lost connection again
         deadline = request.deadline or max(member.deadline if member else 0.0, DEFAULT_DEADLINE)
         try:
-            body = _body(request, member)
+            body = body_for(request, member)
         except (ValueError, TypeError, RecursionError) as error:  # no JSON: NaN, half a character, too deep
             raise _misfit(interface, request, error) from error
         reply = await self._ask(request, body, deadline)
         problem = problem_of(reply)
         if problem is not None:
             raise problem
-        return _result(request, member, interface, body_of(reply))
+        return result_of(request, member, interface, body_of(reply))
 
     async def _ask(self, request: Request, body: bytes, deadline: float) -> Message:
         """Ask until there is an answer or no time is left: a lost connection is made again, and the same
@@ -140,8 +140,8 @@ class AmqpTransport:
                 to = self._address(request.interface, made.connection)
                 reply_to = made.receiver.address if made.receiver else None
                 message = request_message(request, body, to)
-                if self._key is not None:
-                    message = signed(message, self._key, int((deadline + MARGIN) * 1000))
+                if self.key is not None:
+                    message = signed(message, self.key, int((deadline + MARGIN) * 1000))
                 sent = replace(message, reply_to=reply_to, ttl=max(1, int(left * 1000)))
                 return await made.ask(sent, max(left, 0.001))
             except Unavailable:
@@ -247,7 +247,8 @@ def request_message(request: Request, body: bytes, to: str) -> Message:
     )
 
 
-def _body(request: Request, member: Member | None) -> bytes:
+def body_for(request: Request, member: Member | None) -> bytes:
+    """The JSON body of a request. Raises `InvalidArguments`, and what JSON cannot carry."""
     if request.verb is Verb.GET:
         return types.dump_json({"attributeNames": [request.member]})
     if request.verb is Verb.GET_ALL:
@@ -274,7 +275,7 @@ def _written(name: str, member: Member | None, value: Plain) -> bytes:
     return types.dump_json({name: change(value) if change else value})
 
 
-def _result(request: Request, member: Member | None, interface: Interface | None, body: object) -> Plain:
+def result_of(request: Request, member: Member | None, interface: Interface | None, body: object) -> Plain:
     """The plain answer, as a dispatcher gives it, of a reply's body."""
     if request.verb is Verb.SET:
         return None

@@ -8,6 +8,7 @@ A request without a reply-to runs only if it does more than read.
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -21,15 +22,20 @@ from mh_amqp.management import Management
 from mh_amqp.messages import Message
 from mh_amqp.names import is_private
 from mh_amqp.outcome import DECODE_ERROR, NOT_ALLOWED, NOT_FOUND
-from mh_amqp.record import Record, key_of, lifetime
+from mh_amqp.record import FLEET, WHERE, Record, key_of, lifetime
 from mh_amqp.signatures import Signatures, Ticket
 from mh_amqp.status import Answer, form_of, refusal
 
 log = logging.getLogger(__name__)
 audit = logging.getLogger("libmh.audit")
 MAX_REPLY = 4 << 20
+SPREAD_PER_HOST = 0.0001
+MOST_SPREAD = 1.0
+SMALL_FLEET = 20
 CREDIT = 10
 
+Gate = Callable[[Message, Callable[[], None], Callable[[], None]], None]
+"""Calls the first to run a request, or the second to let it pass, now or soon."""
 Send = Callable[[str, bytes], None]
 """Hand a reply to the link that leads to its address; raises `Unavailable` when there is none any more."""
 
@@ -46,15 +52,16 @@ class Counters:
 
 @dataclass(slots=True)
 class Intake:
-    """Takes requests for its nodes, by address; `private` tells where replies may go. It outlives
-    connections: what runs goes on when one is lost, and its answer is kept for the requester who asks
-    again."""
+    """Takes requests for its nodes, by address; `private` tells where replies may go, `gate` whether this
+    host is one of those that a request with `mh:where` means. It outlives connections: what runs goes on
+    when one is lost, and its answer is kept for the requester who asks again."""
 
     nodes: dict[str, Management]
     record: Record = field(default_factory=Record)
     counters: Counters = field(default_factory=Counters)
     signatures: Signatures | None = None
     private: Callable[[str], bool] = is_private
+    gate: Gate = lambda _message, _run, pass_by: pass_by()
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     _suspended: set[Receiver] = field(default_factory=set)
 
@@ -66,15 +73,11 @@ class Intake:
 
         def arrived(delivery: Delivery) -> None:
             self.take(delivery, address, identity, send)
-            self.relieve(receiver)
+            if len(self._tasks) >= CREDIT:
+                receiver.suspend()
+                self._suspended.add(receiver)
 
         return arrived
-
-    def relieve(self, receiver: Receiver) -> None:
-        """Give a receiver no further credit while `CREDIT` requests run."""
-        if len(self._tasks) >= CREDIT:
-            receiver.suspend()
-            self._suspended.add(receiver)
 
     def take(
         self, delivery: Delivery, address: str | None, identity: Callable[[Message], str], send: Send
@@ -101,6 +104,9 @@ class Intake:
         elif message.reply_to is None and node.reads(message):
             self.counters.ignored += 1
             delivery.accept()
+        elif WHERE in message.properties:
+            run = partial(self._begin, node, message, delivery, identity(message), send)
+            self.gate(message, run, delivery.accept)
         else:
             self._begin(node, message, delivery, identity(message), send)
 
@@ -108,6 +114,7 @@ class Intake:
         self, node: Management, message: Message, delivery: Delivery, identity: str, send: Send
     ) -> None:
         ticket = None
+        send = spread(send, message.number(FLEET))
         if self.signatures is not None:
             try:
                 identity, ticket = self.signatures.check(message, identity)
@@ -194,6 +201,25 @@ class Intake:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1)
+
+
+def spread(send: Send, fleet: int | None) -> Send:
+    """`send` after a random pause that grows with the fleet: a console is not answered by all at once."""
+    if fleet is None or fleet <= SMALL_FLEET:
+        return send
+    most = min(fleet * SPREAD_PER_HOST, MOST_SPREAD)
+
+    def later(to: str, raw: bytes) -> None:
+        def now() -> None:
+            try:
+                send(to, raw)
+            except (Unavailable, InvalidArguments) as error:  # the connection has gone; it may ask again
+                log.debug("a reply was not sent: %s", error)
+
+        pause = random.uniform(0.0, most)  # noqa: S311 - jitter is no secret
+        asyncio.get_running_loop().call_later(pause, now)
+
+    return later
 
 
 def _expired(message: Message) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from libmh.errors import InvalidArguments
+from mh_amqp.addresses import GROUP_PREFIX, MULTICAST
 
 HOST_PREFIX = "mh.host."
 EVENT_PREFIX = "mh.event."
@@ -23,7 +24,8 @@ PORTS = {"amqp": 5672, "amqps": 5671}
 
 def is_private(address: str) -> bool:
     """Whether replies may be sent there: not where others take requests, reports or events."""
-    return address not in (REPORT, CONDUCTOR) and not address.startswith((HOST_PREFIX, EVENT_PREFIX))
+    shared = (HOST_PREFIX, EVENT_PREFIX, GROUP_PREFIX)
+    return address not in (REPORT, CONDUCTOR, MULTICAST) and not address.startswith(shared)
 
 
 def host_address(uuid: str) -> str:

@@ -24,9 +24,11 @@ BINARY_ID = 0xA0
 MIN_BINARY = 16
 MIN_TEXT = 32
 MAX_KEPT = 64
+WHERE, FLEET = "mh:where", "mh:fleet"
+"""Which hosts are meant, and how many they are: a request to many may come again to one alone."""
 ASIDE = (
     *("mh:deadline", "mh:trace", "mh:key", "mh:issued", "mh:lifetime", "mh:signature"),
-    *("mh:where", "mh:fleet"),  # a cast may come again to one host alone
+    *(WHERE, FLEET),
 )
 """Properties that a request may change when it comes again."""
 OVERHEAD = 500

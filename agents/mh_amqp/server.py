@@ -103,6 +103,11 @@ class Serving:
     dialect: Dialect | None = None
     _warned: set[str] = field(default_factory=set)
 
+    def take_casts(self, casts: Casts) -> None:
+        """Receive what is asked of many hosts, too."""
+        self.casts = casts
+        self.intake.gate = casts.judge
+
     async def run(self, urls: Sequence[str], connections: Connections) -> None:
         """Until the process is told to stop; what runs then is finished or refused."""
 
@@ -169,10 +174,8 @@ class Serving:
         receiver = await receive(
             connection, dialect, address, lambda _delivery: None, credit=0, hold=True, shared=True
         )
-        if self.casts is not None and address in self.casts.addresses:
-            receiver.on_delivery = self.casts.deliveries(receiver, who, sending.reply)
-        else:
-            receiver.on_delivery = self.intake.deliveries(receiver, address, who, sending.reply)
+        node = self.casts.home if self.casts and address in self.casts.addresses else address
+        receiver.on_delivery = self.intake.deliveries(receiver, node, who, sending.reply)
         watch(receiver, lost)
         receiver.start(CREDIT, hold=True)
         return receiver
