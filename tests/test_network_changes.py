@@ -104,6 +104,8 @@ def test_links_go_down_and_up(staged: Stage, network: Network, link: str) -> Non
     assert not staged.seen(link).up
     assert network.roll_back(change.id).state is ChangeState.ROLLED_BACK
     assert staged.seen(link) == before
+    assert network.up(link, 0).state is ChangeState.CONFIRMED
+    assert staged.seen(link) == before
     assert network.restart(link, 0).state is ChangeState.CONFIRMED
     wait_for(lambda: staged.seen(link) == before)
 

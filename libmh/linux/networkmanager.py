@@ -164,7 +164,9 @@ class ByNetworkManager:
     def _turned(self, wish: Turn, saved: Saved) -> None:
         if wish is Turn.RESTART and not saved["new"]:
             self._activate(self._profile(saved), self._device())
-        else:
+        elif wish is not Turn.UP or not (
+            saved["active"] and saved["up"]
+        ):  # to activate anew would cut it off
             self.turn(up=wish is not Turn.DOWN)
 
     def _apply(self, profile: str, *, active: bool) -> None:
