@@ -12,7 +12,7 @@ from installed import NAMES, UNITS, installed_host, start
 from testbed import needs
 from testbed.machine import Host
 
-EXPOSURE = {"mh-broker": 1.5, "mh-conductor": 1.5, "mh-amqp": 2.0, "mh-dbus": 4.0}
+EXPOSURE = {"mh-broker": 1.5, "mh-conductor": 1.5, "mh-amqp": 2.0, "mh-dbus": 4.2}
 
 
 @pytest.fixture
