@@ -199,6 +199,17 @@ def test_the_outcome_as_json_has_the_keys_of_a_change() -> None:
     assert "\x1b" not in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("url", "seconds"), [(URL, 60), ("amqp://h:1", 60), ("amqp://h:1/UUID", 180), ("amqps://h/UUID", 180)]
+)
+def test_through_a_broker_there_is_more_time(fake: FakeNetwork, url: str, seconds: int) -> None:
+    words = ["--on", url, "network", "set-mtu", "eth0", "1400", "-y"]
+    result = CliRunner().invoke(mhctl, words)
+    assert result.exit_code == 0, result.output
+    assert f"over a new connection within {seconds} s" in result.stderr
+    assert fake.made[0].state is ChangeState.CONFIRMED
+
+
 def test_who_cannot_be_asked_has_to_say_yes(fake: FakeNetwork) -> None:
     result = run("network", "set-mtu", "eth0", "1400")
     assert result.exit_code == 2

@@ -28,6 +28,7 @@ COLOURS: Mapping[str, str] = {
     ChangeState.FAILED: "red",
 }
 CONFIRM_SECONDS = 60
+BROKER_SECONDS = 180  # an agent and a broker that lost each other take a minute to notice
 MAX_CONFIRM_SECONDS = 3600
 ANSWER_SECONDS = 130.0
 MAX_DRAWN = 78
@@ -153,6 +154,8 @@ def change_command(member: str, *parameters: click.Parameter) -> click.Command:
 
     @pass_session
     def callback(session: Session, /, *, yes: bool, no_confirm: bool, **given: Any) -> None:
+        if given["confirm"] is None:
+            given["confirm"] = BROKER_SECONDS if _through_broker(session.url) else CONFIRM_SECONDS
         reported(session, lambda: _change(session, member, _asked(given), yes=yes, no_confirm=no_confirm))
 
     link = click.Argument(["iface"], type=LinkName(), metavar="LINK")
@@ -163,6 +166,12 @@ def change_command(member: str, *parameters: click.Parameter) -> click.Command:
         help=f"{declared.doc}\n\n{SAFETY}",
         short_help=declared.summary,
     )
+
+
+def _through_broker(url: str) -> bool:
+    """Whether the URL names a host besides the peer, as `amqp://broker/HOST-UUID` does."""
+    scheme, _, rest = url.partition("://")
+    return scheme in ("amqp", "amqps") and bool(rest.partition("/")[2])
 
 
 SAFETY = (
@@ -176,8 +185,8 @@ def _safety() -> list[click.Parameter]:
         click.Option(
             ["--confirm"],
             type=click.IntRange(0, MAX_CONFIRM_SECONDS),
-            default=CONFIRM_SECONDS,
-            show_default=True,
+            default=None,
+            show_default=f"{CONFIRM_SECONDS}, through a broker {BROKER_SECONDS}",
             metavar="SECONDS",
             help="Time in which it must be confirmed; 0 keeps it at once.",
         ),

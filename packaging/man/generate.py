@@ -107,7 +107,10 @@ def mhctl_page() -> str:
                 lines += item(
                     f"{name} {sub} {usage}".rstrip(), found.get_short_help_str(200) if found else ""
                 )
-    lines += [".SH SEE ALSO", "matahari(7), matahari\\-changes(7), mh\\-dbus(8), mh\\-amqp(8), mh\\-broker(8), mh\\-conductor(8)"]
+    lines += [
+        ".SH SEE ALSO",
+        "matahari(7), matahari\\-changes(7), mh\\-dbus(8), mh\\-amqp(8), mh\\-broker(8), mh\\-conductor(8)",
+    ]
     return "\n".join(lines) + "\n"
 
 
