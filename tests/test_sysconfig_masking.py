@@ -46,8 +46,8 @@ KEY = "-----BEGIN RSA PRIVATE KEY-----\n{}\nQWERTYtoo\n-----END RSA PRIVATE KEY-
         ("/etc/snmp/snmpd.conf", "rocommunity QWERTY default"),
         ("/etc/snmp/snmpd.conf", "com2sec readonly default QWERTY"),
         ("/etc/snmp/snmpd.conf", "createUser me SHA QWERTY AES QWERTY2"),
-        ("/root/.pgpass", "host:5432:db:user:QWERTY"),
-        ("/root/.netrc", "machine h login l password QWERTY"),
+        ("/home/me/.pgpass", "host:5432:db:user:QWERTY"),
+        ("/home/me/.netrc", "machine h login l password QWERTY"),
         ("/etc/pam.d/x", "auth required pam_mysql.so passwd=QWERTY"),
     ],
 )
