@@ -9,10 +9,22 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from libmh.api.agent import CallCounts
-from libmh.call import MAX_ID, Bound, Call, Request, Verb, internal, look_up, prepare, run, unknown_value
+from libmh.call import (
+    MAX_ID,
+    Bound,
+    Call,
+    Naming,
+    Request,
+    Verb,
+    internal,
+    look_up,
+    prepare,
+    run,
+    unknown_value,
+)
 from libmh.context import Context
 from libmh.errors import NotAuthorized, Problem, Timeout, Unavailable
 from libmh.events import Event
@@ -23,21 +35,32 @@ from libmh.spec import DEFAULT_DEADLINE, Effect, Interface, Kind, Member, Plain
 log = logging.getLogger("libmh.dispatch")
 audit = logging.getLogger("libmh.audit")
 MAX_OUTSTANDING = 1024
+NAMING_SECONDS = 10.0
+T = TypeVar("T")
+
+Objects = Callable[[], Awaitable[Mapping[str, str]]]
+"""Asks what a request acts on: values by argument, as the host itself calls them. Only who looks at them
+asks, for it may take a round trip; it raises what keeps the host from telling."""
 
 
 class Authority(Protocol):
     """Who may do what. Raises `NotAuthorized`; `member` is None when all properties are read."""
 
     async def authorise(
-        self, request: Request, interface: Interface, member: Member | None, objects: Mapping[str, str]
+        self, request: Request, interface: Interface, member: Member | None, objects: Objects
     ) -> None: ...
+
+
+async def no_objects() -> Mapping[str, str]:
+    """What a request that names nothing acts on."""
+    return {}
 
 
 class Everybody:
     """Allows everything: for a caller that is this process itself, and for tests."""
 
     async def authorise(
-        self, request: Request, interface: Interface, member: Member | None, objects: Mapping[str, str]
+        self, request: Request, interface: Interface, member: Member | None, objects: Objects
     ) -> None: ...
 
 
@@ -132,6 +155,23 @@ class Dispatcher:
             raise LookupError(member.name)
         return value
 
+    async def authorise(self, call: Call) -> None:
+        """Ask the authority about a call that is prepared. Raises `NotAuthorized`."""
+
+        async def objects() -> Mapping[str, str]:
+            return await self._named(call)
+
+        await self.authority.authorise(call.request, call.bound.interface, call.member, objects)
+
+    async def _named(self, call: Call) -> Mapping[str, str]:
+        provider = call.bound.provider
+        if not call.objects or not isinstance(provider, Naming):
+            return call.objects
+        named = provider.canonical
+        source, seconds = f"names of {call.source}", min(call.deadline, NAMING_SECONDS)
+        future = self._guard.submit(source, lambda: named(call.member.name, call.objects), seconds)
+        return await _waited(self._guard, source, source, future, seconds)
+
     async def drain(self, grace: float) -> bool:
         """Refuse what comes now, wait at most `grace` seconds for what runs; whether all of it ended."""
         self._draining = True
@@ -145,17 +185,17 @@ class Dispatcher:
     async def _answer(self, request: Request) -> Plain:
         bound = look_up(self.interfaces, request)
         if request.verb is Verb.GET_ALL:
-            await self.authority.authorise(request, bound.interface, None, {})
+            await self.authority.authorise(request, bound.interface, None, no_objects)
             if isinstance(bound.provider, Elsewhere):
                 return await bound.provider.hand_on(request)
             return await self._read_all(bound, request.deadline)
         call = prepare(bound, request)
         if request.verb is Verb.GET:
-            await self.authority.authorise(request, bound.interface, call.member, call.objects)
+            await self.authorise(call)
             return await self._get(call)
         outcome = "failed"
         try:
-            await self.authority.authorise(request, bound.interface, call.member, call.objects)
+            await self.authorise(call)
             answer = await self._run(call)
             outcome = "done"
         except Problem as problem:
@@ -229,7 +269,7 @@ class Dispatcher:
             self._failed += 1
 
 
-async def _waited(guard: Guard, key: str, source: str, future: "Future[Plain]", deadline: float) -> Plain:
+async def _waited(guard: Guard, key: str, source: str, future: "Future[T]", deadline: float) -> T:
     try:
         return await asyncio.wait_for(asyncio.wrap_future(future), deadline)
     except TimeoutError:

@@ -211,5 +211,5 @@ def _refuse(line: list[_Job]) -> None:
 SHARED = Guard()
 """The process's own: providers guard what they read with it."""
 
-PATIENT = Guard(max_threads=64)
+PATIENT = Guard(max_threads=96)
 """For work that may take minutes: however much of it there is, what is quick does not wait behind it."""

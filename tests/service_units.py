@@ -23,6 +23,7 @@ UNITS = {
     "forks": "[Service]\nType=forking\nExecStart=/bin/sh -c 'sleep 1000 & sleep 1001 & exit 0'\n",
     "reloads": "[Service]\nExecStart=/bin/sleep 1000\nExecReload=/bin/true\n",
     "many@": "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true %i\n",
+    "once@": "[Unit]\nConditionPathExists=/etc\n[Service]\nType=oneshot\nExecStart=/bin/true %i\n",
     "held": "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n",
     "holds": "[Unit]\nWants=mh-held.service\n[Service]\nExecStart=/bin/sleep 1000\n",
     "flaps@": "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n",

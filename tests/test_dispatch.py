@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from gauges import Gauges, TestBench
-from libmh.call import Bound, Caller, Request, Verb
+from libmh.call import Bound, Request, Verb
+from libmh.caller import Caller
 from libmh.context import Context
-from libmh.dispatch import MAX_OUTSTANDING, Dispatcher
+from libmh.dispatch import MAX_OUTSTANDING, Dispatcher, Objects
 from libmh.errors import (
     BackendFailed,
     Internal,
@@ -49,10 +50,10 @@ class Gatekeeper:
         self.asked: list[tuple[str | None, dict[str, str], str]] = []
 
     async def authorise(
-        self, request: Request, interface: Interface, member: Member | None, objects: Mapping[str, str]
+        self, request: Request, interface: Interface, member: Member | None, objects: Objects
     ) -> None:
         name = member.name if member else None
-        self.asked.append((name, dict(objects), request.caller.identity))
+        self.asked.append((name, dict(await objects()), request.caller.identity))
         if name in self.refused:
             raise NotAuthorized(
                 f"'{interface.name}.{name}' is not for you", action=f"{interface.name}.{name}"
@@ -119,6 +120,34 @@ def test_the_authority_learns_what_is_acted_on(bench: TestBench) -> None:
         await own.call(ALL)
         who = SOMEBODY.identity
         assert gatekeeper.asked == [("wipe", {"disk": "sda"}, who), ("fresh", {}, who), (None, {}, "local")]
+
+    run(work)
+
+
+class Disks(TestBench):
+    """A provider that knows its disks under several names."""
+
+    problem: Exception | None = None
+
+    def canonical(self, member: str, objects: Mapping[str, str]) -> Mapping[str, str]:
+        if self.problem is not None:
+            raise self.problem
+        return {name: f"{member} {value.lower()}" for name, value in objects.items()}
+
+
+def test_the_authority_learns_the_names_that_the_host_has() -> None:
+    async def work() -> None:
+        bench, gatekeeper = Disks(), Gatekeeper()
+        own = dispatcher(bench, gatekeeper)
+        await own.call(asked("wipe", "SDA"))
+        assert gatekeeper.asked == [("wipe", {"disk": "wipe sda"}, SOMEBODY.identity)]
+        assert bench.reads["wipe SDA"] == 1
+        for problem, met in ((Timeout("no"), Timeout), (ValueError("bug"), Internal)):
+            bench.problem = problem
+            with pytest.raises(met):
+                await own.call(asked("wipe", "SDA"))
+        assert (len(gatekeeper.asked), bench.reads["wipe SDA"]) == (1, 1)
+        await dispatcher(bench).call(asked("wipe", "SDA"))  # nobody looks at names here
 
     run(work)
 

@@ -100,6 +100,14 @@ def test_a_condition_that_is_not_met(services: LinuxServices) -> None:
     assert outcome.reason == "'mh-unmet.service' was not started: a condition of its unit file is not met"
 
 
+def test_what_ends_at_once_was_done_and_is_not_kept(services: LinuxServices, machine: Host) -> None:
+    for verb in (Action.START, Action.RESTART):
+        outcome = services.act("mh-once@1", verb)
+        assert (outcome.result, outcome.active_state) == (JobResult.DONE, "inactive")
+    listed = machine.run("systemctl", "list-units", "--all", "--no-legend", "mh-once@*", "mh-unmet*")
+    assert not listed.stdout.strip()
+
+
 def test_a_unit_that_refuses_to_stop_is_killed(services: LinuxServices, machine: Host) -> None:
     assert services.act("mh-deaf", Action.START).result is JobResult.DONE
     wait_for(lambda: machine.run("test", "-e", "/run/mh-deaf", check=False).returncode == 0)

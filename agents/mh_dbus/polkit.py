@@ -2,7 +2,8 @@
 
 Reading properties and what is declared open asks nobody, and root asks nobody. For the rest polkit is asked
 about the action `<interface>.<member>` with the caller's unique name as its subject and, as details that a
-rule may look at, the member and each argument that names what is acted on. No polkit, or no sense from it,
+rule may look at, the member and each argument that names what is acted on, as the host itself calls it: a
+rule about a unit is not passed by its alias. No polkit, or no sense from it,
 is a refusal.
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 
 from libmh.bus import DAEMON, Bus, Message, variant
 from libmh.call import Request, Verb
+from libmh.dispatch import Objects
 from libmh.errors import NotAuthorized, Problem, Timeout
 from libmh.spec import Access, Interface, Member
 
@@ -61,7 +63,7 @@ class Polkit:
             self._interactive.discard(request.id)
 
     async def authorise(
-        self, request: Request, interface: Interface, member: Member | None, objects: Mapping[str, str]
+        self, request: Request, interface: Interface, member: Member | None, objects: Objects
     ) -> None:
         """Return when the caller may go on. Raises `NotAuthorized` with the action."""
         del interface
@@ -74,7 +76,9 @@ class Polkit:
             raise NotAuthorized(
                 f"nobody can tell whether '{member.action}' is allowed", action=member.action
             )
-        details = {name: value[:MAX_DETAIL] for name, value in objects.items()} | {"member": member.name}
+        details = {name: value[:MAX_DETAIL] for name, value in (await objects()).items()} | {
+            "member": member.name
+        }
         try:
             allowed, challenge = await self._decide(bus, request, member.action, details)
         except Problem as problem:  # polkit is absent, slow, or does not know the action

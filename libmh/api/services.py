@@ -134,7 +134,7 @@ class Outcome:
     load_state: Annotated[str, "afterwards"]
     active_state: Annotated[str, "afterwards"]
     sub_state: Annotated[str, "afterwards"]
-    reason: Annotated[str | None, "of what is not done: one sentence"] = None
+    reason: Annotated[str | None, "of what is not done, or not in full: one sentence"] = None
     service_result: Annotated[
         str | None, "of a service, as the manager says it: success, exit-code, signal, timeout ..."
     ] = None

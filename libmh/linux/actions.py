@@ -27,6 +27,7 @@ BRIEFLY = tuple((UNIT, name) for name in ("Id", "Description", "LoadState", "Act
 AFTERWARDS = (
     *BRIEFLY,
     (UNIT, "ConditionResult"),
+    (UNIT, "ConditionTimestampMonotonic"),
     *((SERVICE, name) for name in ("Result", "ExecMainCode", "ExecMainStatus")),
 )
 
@@ -54,6 +55,10 @@ class Actions:
 
     async def act(self, name: str, verb: Action, seconds: float) -> Outcome:
         """One job. Raises `not-found`; what systemd refuses otherwise is an outcome, too."""
+        async with jobs.held(self.line, unit_path(name)):
+            return await self._act(name, verb, seconds)
+
+    async def _act(self, name: str, verb: Action, seconds: float) -> Outcome:
         started = time.monotonic()
         path = unit_path(name)
         refused = ""
@@ -91,27 +96,37 @@ class Actions:
     async def _files(self, name: str, verb: str, member: str, signature: str, *flags: bool) -> Outcome:
         started = time.monotonic()
         path, own = await jobs.resolve(self.line, name)
-        reason = None
+        result, reason = JobResult.DONE, None
         try:
             await self.line.call(member, signature, [own], *flags)
-            await self.line.call("Reload", seconds=RELOAD_SECONDS)
         except BackendFailed as problem:
-            reason = words(problem)
-        return await self._told(path, own, verb, started, reason)
+            result, reason = JobResult.FAILED, words(problem)
+        else:
+            reason = await self._reloaded(f"to {verb} '{own}'")
+        return await self._told(path, own, verb, started, result, reason)
+
+    async def _reloaded(self, what: str) -> str | None:
+        """Have systemd read its files again; why it has not, after a change of them that is made."""
+        try:
+            await self.line.call("Reload", seconds=RELOAD_SECONDS)
+        except Problem as problem:  # refused, too often, or it takes its time
+            return f"{what} is done on the disk, but systemd has not read its files again: {words(problem)}"
+        return None
 
     async def _simple(self, name: str, verb: str, member: str, signature: str, *rest: Any) -> Outcome:
         started = time.monotonic()
         path, own = await jobs.resolve(self.line, name)
-        reason = None
+        result, reason = JobResult.DONE, None
         try:
             await self.line.call(member, signature, own, *rest)
         except (BackendFailed, NotFound) as problem:
-            reason = words(problem)
-        return await self._told(path, own, verb, started, reason)
+            result, reason = JobResult.FAILED, words(problem)
+        return await self._told(path, own, verb, started, result, reason)
 
-    async def _told(self, path: str, own: str, verb: str, started: float, reason: str | None) -> Outcome:
+    async def _told(
+        self, path: str, own: str, verb: str, started: float, result: JobResult, reason: str | None
+    ) -> Outcome:
         states = await self._states(path, own)
-        result = JobResult.DONE if reason is None else JobResult.FAILED
         return _outcome(own, verb, result, time.monotonic() - started, states, reason)
 
     async def _states(self, path: str, name: str, wanted: Sequence[tuple[str, str]] = ()) -> "States":
@@ -135,7 +150,8 @@ def states_of(name: str, told: Mapping[str, Any]) -> States:
         sub=str(told.get("SubState", "dead")),
         result=told.get("Result") or None,
         status=told.get("ExecMainStatus") if told.get("ExecMainCode") else None,
-        condition=bool(told.get("ConditionResult", True)),
+        # one that could not be held is loaded anew to be asked, and its conditions were not looked at
+        condition=bool(told.get("ConditionResult", True)) or not told.get("ConditionTimestampMonotonic"),
     )
 
 
@@ -245,6 +261,17 @@ def signal_number(text: str) -> int:
             f"signal: expected a signal such as TERM or 15, got '{text}'", argument="signal"
         )
     return number
+
+
+def signal_word(text: str) -> str:
+    """The one name of a signal; what is none as it is."""
+    try:
+        number = signal_number(text)
+        return signal.Signals(number).name.removeprefix("SIG")
+    except InvalidArguments:
+        return text
+    except ValueError:  # a real-time signal
+        return str(number)
 
 
 def words(problem: Problem) -> str:

@@ -2,14 +2,17 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from libmh.api.services import Action, JobResult
+from libmh.bus import Bus
 from libmh.errors import NotFound, Problem, Timeout, Unavailable
 from libmh.linux.daemons import SYSTEMD
 from libmh.linux.line import UNIT, Line
+from libmh.linux.unitnames import instance, is_template, template, unit_path
 
 JOB = "org.freedesktop.systemd1.Job"
 MEMBERS: Mapping[Action, str] = {
@@ -33,8 +36,10 @@ MAX_KNOWN = 1024
 MAX_WAITING = 1024
 REPLACE = "replace"
 POLL_SECONDS = 0.5
+HOLD_SECONDS = 5.0
 QUEUED = "waiting"
 LOST = "lost"
+NO_SUCH = (".NoSuchUnit", ".UnknownObject", ".LoadFailed", ".InvalidArgs", ".InvalidName")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,28 @@ async def _withdraw(line: Line, path: str) -> None:
         return
 
 
+@asynccontextmanager
+async def held(line: Line, path: str) -> AsyncIterator[None]:
+    """Keep a unit loaded, so that what is read of it belongs to what was done: systemd forgets at once a
+    unit that has ended. Before version 232 it does not let us; then what it still knows has to do."""
+    bus = await line.bus()
+    holding = asyncio.ensure_future(_hold(bus, path, "Ref"))
+    await asyncio.sleep(0)  # it is sent before what follows, and answered meanwhile
+    try:
+        yield
+    finally:
+        if await holding:
+            await _hold(bus, path, "Unref")
+
+
+async def _hold(bus: Bus, path: str, member: str) -> bool:
+    try:
+        await bus.call(SYSTEMD.name, path, UNIT, member, timeout=HOLD_SECONDS)
+    except Problem:  # it cannot be held, or the connection has ended, and what it held with it
+        return False
+    return True
+
+
 async def resolve(line: Line, name: str) -> tuple[str, str]:
     """Object path and own name of a unit; `not-found` where there is none of that name."""
     (path,) = await line.call("LoadUnit", "s", name)
@@ -125,6 +152,18 @@ async def resolve(line: Line, name: str) -> tuple[str, str]:
     if load == "not-found":
         raise no_unit(name)
     return path, str(own)
+
+
+async def own_name(line: Line, name: str) -> str:
+    """The name that systemd has for a unit, a template or an instance that may be asked for by an alias; of
+    what there is not here, the name itself. Raises when systemd cannot be asked."""
+    asked = instance(name) if is_template(name) else name  # a template is no unit, its instances are
+    (own,) = await line.get([(unit_path(asked), UNIT, "Id")])
+    if isinstance(own, Problem):
+        if isinstance(own, NotFound) or str(own.details.get("dbus_error", "")).endswith(NO_SUCH):
+            return name
+        raise own
+    return template(str(own)) if asked != name else str(own)
 
 
 def no_unit(name: str) -> NotFound:

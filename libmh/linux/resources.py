@@ -4,6 +4,7 @@ import atexit
 import logging
 import re
 import threading
+from collections.abc import Mapping
 
 from libmh.api.resources import AgentMetadata, Operation, OperationResult, Resources
 from libmh.context import Context
@@ -51,6 +52,11 @@ class LinuxResources(Resources):
             made, self._made = self._made, None
         if made is not None:
             made.close()
+
+    def canonical(self, member: str, objects: Mapping[str, str]) -> Mapping[str, str]:
+        """`libmh.call.Naming`: the standard, provider and agent that an action comes to."""
+        del member
+        return standards.canonical(self._root, self._services.own_name, objects)
 
     def list_standards(self) -> list[str]:
         return standards.here(self._root)

@@ -10,6 +10,7 @@ from libmh.context import Root
 from libmh.errors import InvalidArguments, NotFound, NotImplementedHere
 from libmh.linux import description, journal, lsb, openrc, programs, unitdetail
 from libmh.linux.runner import TIMED_OUT, Ending
+from libmh.linux.unitnames import full, is_name
 
 NOT_INSTALLED = 5
 TOOL_SECONDS = 60.0
@@ -42,6 +43,10 @@ class UnderScripts:
 
     def names(self) -> list[str]:
         return lsb.names(self._root)
+
+    def own_name(self, name: str) -> str:
+        # a link to a script is another service than the script: scripts look at the name that they have
+        return full(name) if is_name(name) else name
 
     def status(self, name: str, seconds: float) -> int:
         if not self._openrc:

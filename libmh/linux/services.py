@@ -2,10 +2,12 @@
 decided."""
 
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from libmh.api.services import Action, LogLine, Outcome, Services, Unit, UnitDetail, Whom
 from libmh.context import Context, Root
-from libmh.errors import InvalidArguments, NotImplementedHere
+from libmh.errors import InvalidArguments, NotImplementedHere, Unavailable
 from libmh.linux import actions, identity, lsb, sysfs
 from libmh.linux.daemons import SOCKET, SYSTEMD, booted, daemon
 from libmh.linux.jobwatch import Progress
@@ -16,6 +18,8 @@ from libmh.linux.unitwatch import Change
 
 MAX_SECONDS = 3600.0
 MAX_PATTERN = 512
+MAX_ACTIONS = 40
+"""At a time, of those that wait for an end: each holds a thread, of which others need some."""
 
 
 class LinuxServices(Services):
@@ -25,6 +29,7 @@ class LinuxServices(Services):
         self._context = context or Context()
         self._root = self._context.root
         self._lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(MAX_ACTIONS)
         self._systemd: UnderSystemd | None = None
 
     def uuid(self) -> str:
@@ -37,16 +42,20 @@ class LinuxServices(Services):
         return self._manager().names()
 
     def enable(self, name: str) -> int:
-        return self._for(name).enable(name)
+        with self._place(name, "enable") as manager:
+            return manager.enable(name)
 
     def disable(self, name: str) -> int:
-        return self._for(name).disable(name)
+        with self._place(name, "disable") as manager:
+            return manager.disable(name)
 
     def start(self, name: str, timeout: int = 60_000) -> int:
-        return self._for(name).start_or_stop(name, Action.START, limit(timeout))
+        with self._place(name, "start") as manager:
+            return manager.start_or_stop(name, Action.START, limit(timeout))
 
     def stop(self, name: str, timeout: int = 60_000) -> int:
-        return self._for(name).start_or_stop(name, Action.STOP, limit(timeout))
+        with self._place(name, "stop") as manager:
+            return manager.start_or_stop(name, Action.STOP, limit(timeout))
 
     def status(self, name: str, timeout: int) -> int:
         seconds = min(timeout / 1000, lsb.MAX_SECONDS) if timeout else lsb.MAX_SECONDS
@@ -66,7 +75,8 @@ class LinuxServices(Services):
         return self._for(name).unit(name)
 
     def act(self, name: str, verb: Action, timeout: int = 90_000) -> Outcome:
-        return self._for(name).act(name, verb, limit(timeout))
+        with self._place(name, verb) as manager:
+            return manager.act(name, verb, limit(timeout))
 
     def restart(self, name: str, timeout: int = 90_000) -> Outcome:
         return self.act(name, Action.RESTART, timeout)
@@ -75,10 +85,12 @@ class LinuxServices(Services):
         return self.act(name, Action.RELOAD, timeout)
 
     def mask(self, name: str) -> Outcome:
-        return self._for(name).mask(name)
+        with self._place(name, "mask") as manager:
+            return manager.mask(name)
 
     def unmask(self, name: str) -> Outcome:
-        return self._for(name).unmask(name)
+        with self._place(name, "unmask") as manager:
+            return manager.unmask(name)
 
     def kill(self, name: str, signal: str = "TERM", whom: Whom = Whom.ALL) -> Outcome:
         return self._for(name).kill(name, signal, whom)
@@ -121,6 +133,37 @@ class LinuxServices(Services):
             state=job.state,
             seconds=job.seconds,
         )
+
+    def canonical(self, member: str, objects: Mapping[str, str]) -> Mapping[str, str]:
+        """`libmh.call.Naming`: units by their own names, a signal by one of its spellings."""
+        del member
+        found = dict(objects)
+        if found.get("name"):
+            found["name"] = self.own_name(found["name"])
+        if "signal" in found:
+            found["signal"] = actions.signal_word(found["signal"])
+        return found
+
+    def own_name(self, name: str) -> str:
+        """What the service manager calls a unit, whichever of its names this is. Raises when it cannot be
+        asked."""
+        try:
+            return self._manager().own_name(name)
+        except NotImplementedHere:  # nothing here has a name
+            return name
+
+    @contextmanager
+    def _place(self, name: str, verb: str) -> Iterator[Manager]:
+        manager = self._for(name)
+        if not self._places.acquire(blocking=False):
+            raise Unavailable(
+                f"cannot {verb} '{name[:100]}' now: {MAX_ACTIONS} actions on services are under way, "
+                "try again when one of them has ended"
+            )
+        try:
+            yield manager
+        finally:
+            self._places.release()
 
     def _for(self, name: str) -> Manager:
         if not name:

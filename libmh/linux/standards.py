@@ -52,6 +52,25 @@ def known(root: Root, standard: str) -> str:
     return SYSTEMD if booted(root) else LSB
 
 
+def canonical(root: Root, own_name: Callable[[str], str], objects: Mapping[str, str]) -> Mapping[str, str]:
+    """What names an action's agent as `plan` takes it: the standard itself, defaults filled in, units by
+    their own names."""
+    if "standard" not in objects:
+        return objects
+    try:
+        standard = known(root, objects["standard"] or OCF)
+    except NotImplementedHere:  # there is none such: nothing will be done
+        standard = objects["standard"].lower()
+    found = {**objects, "standard": standard}
+    if standard == OCF:
+        found["provider"] = objects.get("provider") or ocf.DEFAULT_PROVIDER
+    elif objects.get("provider") == ocf.DEFAULT_PROVIDER:
+        found["provider"] = ""
+    agent = objects.get("agent") or objects.get("name", "")
+    found["agent"] = own_name(agent) if standard == SYSTEMD and agent else agent
+    return {name: found[name] for name in objects}
+
+
 def listed(root: Root, services: Services, standard: str, provider: str) -> list[str]:
     """Agents, scripts or services of a standard; empty names are ocf and heartbeat."""
     match known(root, standard or OCF):

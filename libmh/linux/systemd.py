@@ -11,7 +11,7 @@ from libmh.api.services import Unit
 from libmh.errors import Problem, Timeout
 from libmh.linux import lsb
 from libmh.linux.daemons import Daemon
-from libmh.linux.unitnames import SUFFIXES, is_name
+from libmh.linux.unitnames import SUFFIXES, full, is_name
 
 UNIT = "org.freedesktop.systemd1.Unit"
 LIST_DEADLINE = 10.0
@@ -53,7 +53,7 @@ def status(systemd: Daemon, name: str, seconds: float) -> int:
     """LSB's code, as `systemctl status` gives it: 4 for a name that is none, without asking."""
     if not is_name(name):
         return lsb.UNKNOWN
-    unit = name if name.endswith(SUFFIXES) else f"{name}.service"
+    unit = full(name)
     try:
         rows = systemd.value(list, "ListUnitsByNames", "as", [unit], timeout=seconds)
     except Timeout:

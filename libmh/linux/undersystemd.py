@@ -47,6 +47,9 @@ class UnderSystemd:
     def names(self) -> list[str]:
         return systemd.names(self._daemon)
 
+    def own_name(self, name: str) -> str:
+        return wait(jobs.own_name(self._line, full(name)), QUICK) if is_name(name) else name
+
     def status(self, name: str, seconds: float) -> int:
         return systemd.status(self._daemon, name, seconds)
 

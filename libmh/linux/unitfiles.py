@@ -1,6 +1,6 @@
 """What starts with the machine: the links that systemd makes of [Install] (EnableUnitFiles and its kin)."""
 
-from libmh.errors import BackendFailed, NotFound, Problem
+from libmh.errors import BackendFailed, InvalidArguments, NotFound, Problem
 from libmh.linux.line import Line
 
 DONE, FAILED, NOT_INSTALLED, NOT_CONFIGURED = 0, 1, 5, 6
@@ -12,7 +12,7 @@ async def state(line: Line, name: str) -> str | None:
     """The state of a unit's file: enabled, disabled, static ...; None where there is none."""
     try:
         (found,) = await line.call("GetUnitFileState", "s", name)
-    except (BackendFailed, NotFound):  # each version of systemd has its own error for it
+    except (BackendFailed, NotFound, InvalidArguments):  # each version of systemd has its own error for it
         return None
     return str(found)
 
