@@ -2,9 +2,19 @@
 
 import logging
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
-from libmh.api.agent import Agent, Broken, CallCounts, Certificate, ConnectionStatus, Explanation, Served
+from libmh.api.agent import (
+    Agent,
+    Broken,
+    CallCounts,
+    Certificate,
+    ConnectionStatus,
+    Explanation,
+    PastEvent,
+    Served,
+)
 from libmh.call import Verb
 from libmh.connections import Connections
 from libmh.dispatch import Dispatcher
@@ -13,6 +23,9 @@ from libmh.policy import Asked, Explaining
 from libmh.providers import Providers
 from libmh.spec import Kind
 
+History = Callable[[int, int], list[PastEvent]]
+"""Events since a time, at most so many."""
+MAX_EVENTS = 1000
 LEVELS = ("debug", "info", "warning", "error", "critical")
 MAX_LOGGER = 255
 
@@ -37,6 +50,11 @@ class ThisAgent(Agent):
         self._started = time.time_ns()
         self._clock = time.monotonic()
         self._dispatcher: Dispatcher | None = None
+        self._history: History | None = None
+
+    def remember(self, history: "History") -> None:
+        """Answer `past_events` from there."""
+        self._history = history
 
     def attach(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
@@ -99,6 +117,11 @@ class ThisAgent(Agent):
                 f"logger: there is none called '{logger[:MAX_LOGGER]}'", argument="logger"
             )
         logging.getLogger(logger or None).setLevel(word.upper() if word else logging.NOTSET)
+
+    def past_events(self, since: int = 0, limit: int = MAX_EVENTS) -> list[PastEvent]:
+        if self._history is None:
+            raise NotImplementedHere("this agent keeps no events: the one on AMQP does")
+        return self._history(since, min(limit or MAX_EVENTS, MAX_EVENTS))
 
     def explain(self, identity: str, member: str, arguments: dict[str, str]) -> Explanation:
         authority = self._dispatcher.authority if self._dispatcher else None

@@ -192,15 +192,15 @@ async def dialled(port: int, limits: Limits = LIMITS, container: str = "test") -
 class Wire:
     """A TCP relay that can go silent in both directions, like a cable that was pulled."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, port: int, at: int = 0) -> None:
+        self._port, self._at = port, at
         self._tasks: set[asyncio.Task[None]] = set()
         self._flows = asyncio.Event()
         self._flows.set()
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._join, HOST, 0)
+        self._server = await asyncio.start_server(self._join, HOST, self._at)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -48,7 +48,7 @@ class Direct:
         self.missed = 0
         self._intake = intake
         self._peers: dict[Connection, Peer] = {}
-        outbox.deliver = self.publish
+        outbox.resume(self.publish, confirms=False)
 
     def opened(self, connection: Connection) -> None:
         self._peers[connection] = Peer()

@@ -18,6 +18,8 @@ from mh_amqp.dialects import Dialect, Target, spoken
 from mh_amqp.links import Delivery, OnOutcome, Receiver, Sender, nothing
 
 log = logging.getLogger(__name__)
+SLACK = 1000
+"""Messages that a broker may send ahead: at most those that it was given credit for before."""
 MAX_LINKS = 8
 """Links to addresses that need one of their own; the one used longest ago is detached for another."""
 
@@ -49,6 +51,7 @@ async def receive(
         node = await declare(connection, address, node)
     made = await connection.receiver(node.link, on_delivery, capabilities=node.capabilities, **options)
     made.address = address
+    made.slack = SLACK if dialect.overshoots else 0
     return made
 
 
@@ -77,10 +80,12 @@ class Post:
         sender = self.standing.get(self.dialect.target(address).link)
         return sender is not None and sender.ready()
 
-    def send(self, address: str, raw: bytes, *, settled: bool = False) -> None:
+    def send(
+        self, address: str, raw: bytes, *, settled: bool = False, on_outcome: OnOutcome = nothing
+    ) -> None:
         """Send by a link that is there. Raises `Unavailable`: closed, too much kept, or none leads there."""
         target = self.dialect.target(address)
-        self._put(self._standing(target), raw, target, settled=settled)
+        self._put(self._standing(target), raw, target, on_outcome, settled=settled)
 
     def reply(self, address: str, raw: bytes) -> None:
         """Send to what a request has as its reply-to. Raises `InvalidArguments`, `Unavailable`."""

@@ -11,13 +11,16 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from libmh.agent import ThisAgent
 from libmh.api.agent import Agent
 from libmh.connections import Connections
 from libmh.dispatch import Dispatcher, Everybody
 from libmh.errors import Unavailable
 from libmh.serve import DRAIN_SECONDS, Process
+from libmh.spec import interface_of
 from mh_amqp import dialects
 from mh_amqp.authority import ANONYMOUS, roles
 from mh_amqp.casts import Casts
@@ -29,8 +32,10 @@ from mh_amqp.links import Receiver, Sender
 from mh_amqp.management import Management
 from mh_amqp.messages import Message
 from mh_amqp.names import HOST_PREFIX, place
+from mh_amqp.outcome import Outcome
 from mh_amqp.post import Post, post, receive
 from mh_amqp.signatures import signatures_of
+from mh_amqp.spool import Spool
 from mh_amqp.tls import Tls, files_of
 from mh_amqp.tls import watch as tls_watch
 from mh_amqp.upkeep import DEFAULT_PACE, Pace, Upkeep
@@ -70,9 +75,17 @@ def serving(
         for address, names in addresses.items()
     }
     bound = dispatcher.interfaces
+    spool = Spool(process.state / f"{process.name}.events")
+    spool.open()
     outbox = Outbox(
-        dispatcher.context.events, source, lambda name: bound[name].interface if name in bound else None
+        dispatcher.context.events,
+        source,
+        lambda name: bound[name].interface if name in bound else None,
+        spool,
     )
+    this = bound.get(interface_of(Agent).name)
+    if this is not None and isinstance(this.provider, ThisAgent):
+        this.provider.remember(outbox.past)
     signatures = signatures_of(process.config, process.state / f"{process.name}.seen")
     return Serving(
         process,
@@ -158,7 +171,7 @@ class Serving:
                 if each.done():
                     each.result()
         finally:
-            self.outbox.deliver = lambda _event: False
+            self.outbox.pause()
             for task in (stopping, *work):
                 task.cancel()
 
@@ -184,13 +197,19 @@ class Serving:
         def deliver(event: Encoded) -> bool:
             if not sending.ready(event.address):
                 return False
-            sending.send(event.address, event.raw, settled=True)
+            if event.number:
+                settled = partial(self._settled, event)
+                sending.send(event.address, event.raw, on_outcome=settled)
+            else:
+                sending.send(event.address, event.raw, settled=True)
             return True
 
-        self.outbox.deliver = deliver
         for sender in sending.standing.values():
             sender.on_credit = self.outbox.flush
-        self.outbox.flush()
+        self.outbox.resume(deliver, confirms=True)
+
+    def _settled(self, event: Encoded, came: Outcome) -> None:
+        self.outbox.settled(event, came.word)
 
     async def _leave(self, receivers: Sequence[Receiver]) -> None:
         """Take no more, finish what runs or refuse it, and say good-bye."""

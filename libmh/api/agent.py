@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Protocol
 
-from libmh.spec import U32, U64, Access, Effect, Time, event, interface, method, prop
+from libmh.spec import U32, U64, Access, Effect, Plain, Time, event, interface, method, prop
 
 
 class ConnectionState(StrEnum):
@@ -52,6 +52,16 @@ class Certificate:
 
     path: Annotated[str, "the file that it is in"]
     expires: Annotated[Time, "when it ends"]
+
+
+@dataclass(frozen=True, slots=True)
+class PastEvent:
+    """An event as it was raised."""
+
+    name: Annotated[str, "Interface.event, the interface in full"]
+    id: Annotated[str, "the same when it is told again"]
+    time: Annotated[Time, "when it was raised"]
+    fields: Annotated[dict[str, Plain], "as declared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +163,16 @@ class Agent(Protocol):
         `not-implemented` where polkit decides."""
         ...
 
+    @method(returns="events")
+    def past_events(
+        self,
+        since: Annotated[Time, "none that are older; 0 is all that are kept"] = 0,
+        limit: Annotated[U32, "the last so many; 0 is 1,000, and at most 1,000 are told"] = 1000,
+    ) -> list[PastEvent]:
+        """Events of the last day, the oldest first; at most 10,000 are kept. Heartbeats, changes of
+        properties and of connections are not. `not-implemented` where the agent keeps none."""
+        ...
+
     @event()
     def connection_changed(self, connection: Annotated[ConnectionStatus, "as it is now"]) -> None:
         """A connection came up, was lost, or waits for its next try."""
@@ -161,6 +181,11 @@ class Agent(Protocol):
     @event()
     def certificate_expiring(self, certificate: Annotated[Certificate, "it ends within 14 days"]) -> None:
         """A certificate ends soon, or has ended; told once a day until its file holds a new one."""
+        return
+
+    @event()
+    def events_dropped(self, count: Annotated[U64, "since this was told last"]) -> None:
+        """Events went untold: there were more than could be kept until somebody took them."""
         return
 
     @event()
