@@ -78,7 +78,8 @@ class Dialect:
 
     `dynamic`: the broker makes reply nodes. `checks_user`: a message's user-id is who logged in, so it can
     be believed; it `stamps` it itself, or its clients say it. `declares`: queues are made before they are
-    used. `warning` is what an administrator has to know.
+    used. `overshoots`: it forgets what is under way when it is given credit. `warning` is what an
+    administrator has to know.
     """
 
     name: Name
@@ -90,6 +91,7 @@ class Dialect:
     checks_user: bool = False
     stamps: bool = False
     declares: bool = False
+    overshoots: bool = False
     warning: str = ""
 
 
@@ -179,6 +181,7 @@ RABBITMQ_3 = Dialect(
     standing=(TOPIC_3,),
     dynamic=False,
     checks_user=True,
+    overshoots=True,
     warning=LEAK,
 )
 RABBITMQ_4 = Dialect(

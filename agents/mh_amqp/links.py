@@ -300,13 +300,13 @@ class Receiver:
     used.
 
     With `hold` credit comes back only when a delivery was answered, so that at most `window` are in hands
-    at once. A peer that sends without credit or above the message size is detached. `on_closed` as for a
-    sender.
+    at once. A peer that sends more than `slack` messages without credit, or one above the message size, is
+    detached. `on_closed` as for a sender.
     """
 
     __slots__ = (
         "_allowed", "_link", "_owed", "_owner", "_parts", "_suspended",
-        "address", "asked", "hold", "name", "on_closed", "on_delivery", "settles", "window",
+        "address", "asked", "hold", "name", "on_closed", "on_delivery", "settles", "slack", "window",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, link: Handle, name: str, asked: Asked | None = None) -> None:
@@ -321,6 +321,7 @@ class Receiver:
         self.address = asked.address if asked else None
         self.settles: bool | None = asked.settled if asked else None
         self.window = 0
+        self.slack = 0
         self.hold = False
         self.on_delivery: Callable[[Delivery], None] = nothing
         self.on_closed: Callable[[str, str], None] = nothing
@@ -353,6 +354,8 @@ class Receiver:
         """Give the credit that is owed, if it is half the window or more and the peer reads what we
         write."""
         if self._owed * 2 < self.window or self._suspended or self._owner.paused or self._link is None:
+            return
+        if self._allowed + self._owed <= 0:  # it has sent ahead, and credit cannot be negative
             return
         owed, self._owed = self._owed, 0
         if owed:
@@ -417,7 +420,7 @@ class Receiver:
         return link
 
     def _hand_out(self, raw: bytes, delivery: Handle) -> None:
-        if self._allowed <= 0:
+        if self._allowed + self.slack <= 0:
             lib.pn_delivery_settle(delivery)
             self.close(outcome.TRANSFER_LIMIT, "a message came without credit")
             return
