@@ -14,8 +14,12 @@ from waiting import wait_for
 PORT = 5699
 MHCTL = "import sys; from libmh.cli.main import main; sys.argv[0] = 'mhctl'; main()"
 # agents listen on loopback alone: this is the network between them and a console
-RELAY = f"""
+BROKER_PORT = 5697
+RELAY = """
 import asyncio
+import sys
+
+inside, outside = map(int, sys.argv[1:])
 
 async def pour(reader, writer):
     try:
@@ -28,11 +32,11 @@ async def pour(reader, writer):
         writer.close()
 
 async def carry(reader, writer):
-    inner, outer = await asyncio.open_connection("127.0.0.1", {PORT})
+    inner, outer = await asyncio.open_connection("127.0.0.1", inside)
     await asyncio.gather(pour(reader, outer), pour(inner, writer))
 
 async def main():
-    server = await asyncio.start_server(carry, "0.0.0.0", {PORT + 1})
+    server = await asyncio.start_server(carry, "0.0.0.0", outside)
     await server.serve_forever()
 
 asyncio.run(main())
@@ -46,12 +50,17 @@ def staged() -> Iterator[Stage]:
         host = found.host
         host.run("sh", "-c", 'printf \'[authority]\\n"*" = "operator"\\n\' >/etc/console.toml')
         for name, command in (
-            ("relay", [sys.executable, "-c", RELAY]),
+            ("relay", relay(PORT)),
             ("agent", [*AGENT.split(), "--config", "/etc/console.toml"]),
         ):
             host.run("systemd-run", "--quiet", f"--unit=console-{name}", *command)
         wait_for(lambda: console(found, "network", "list").returncode == 0, 20, "the agent answers")
         yield found
+
+
+def relay(port: int) -> list[str]:
+    """What carries to a port of loopback what comes in at the next one."""
+    return [sys.executable, "-c", RELAY, str(port), str(port + 1)]
 
 
 def console(staged: Stage, *words: str, before: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
@@ -118,3 +127,26 @@ def test_on_the_bus_of_the_machine(staged: Stage) -> None:
     assert staged.seen(MANAGER).mtu == 1400
     listed = staged.host.python("-c", MHCTL, "--on", "system:", "network", "changes", "--pending")
     assert len(listed.stdout.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_host_is_reached_at_its_new_address_through_a_broker(staged: Stage) -> None:
+    host, far = staged.host, ("ip", "netns", "exec", "far")
+    host.run(*far, "ip", "link", "set", "lo", "up")
+    listen = f"{sys.prefix}/bin/mh-broker --listen 127.0.0.1:{BROKER_PORT} --state /var/lib/broker"
+    agent = f"{sys.prefix}/bin/mh-amqp --broker amqp://10.9.0.2:{BROKER_PORT + 1} --state /var/lib/through"
+    for name, command in (
+        ("broker", [*far, *listen.split()]),
+        ("broker-relay", [*far, *relay(BROKER_PORT)]),
+        ("through", [*agent.split(), "--config", "/etc/console.toml"]),
+    ):
+        host.run("systemd-run", "--quiet", f"--unit={name}", *command)
+    uuid = json.loads(host.python("-c", MHCTL, "--json", "get", "Host.uuid").stdout)
+    mhctl = [*far, sys.executable, "-c", MHCTL, "--on", f"amqp://127.0.0.1:{BROKER_PORT}/{uuid}"]
+    listed = [*mhctl, "--timeout", "2", "network", "list"]
+    wait_for(lambda: host.run(*listed, check=False).returncode == 0, 30, "the agent answers")
+    words = ["network", "set-addresses", KERNEL, "10.9.0.5/24", "--yes"]
+    done = host.run(*mhctl, *words, check=False, seconds=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{KERNEL}: addresses 10.9.0.5/24: confirmed, and kept" in done.stdout
+    assert staged.seen(KERNEL).addresses == {"10.9.0.5/24"}
