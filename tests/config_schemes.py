@@ -5,7 +5,7 @@ it, `"code"` what that ends with, `"hang"` a file that it waits for.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Dictated:
     root: Root
     state: Path | None = None
     ran: list[str] = field(default_factory=list)
+    act: Callable[[str, float], None] | None = None
 
     def forecast(self, text: str, seconds: float) -> Forecast:
         said = self._said(text)
@@ -50,6 +51,8 @@ class Dictated:
 
     def run(self, text: str, seconds: float) -> Execution:
         self.ran.append(text)
+        if self.act is not None:
+            self.act(text, seconds)
         said = self._said(text)
         for path, content in said.items():
             if path in OPTIONS:

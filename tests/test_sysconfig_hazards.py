@@ -1,6 +1,7 @@
 """What a disk does to an apply: full, read-only, immutable or mounted files. Nothing changes by halves."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from config_schemes import Machine, furnished, text
+from deaths import lived
 from libmh.api.sysconfig import RunResult
 from libmh.errors import Conflict, Problem
 from libmh.linux import applying, recovery
 from testbed import needs
+from waiting import wait_for
 
 CHANGE = {"/etc/a": "uno\n", "/etc/b": None, "/etc/small/c": "tre\n" * 5000}
 
@@ -171,3 +174,27 @@ def test_a_crash_of_the_program_s_own_scheme_is_recovered(
     assert host.tree() == before
     assert [run.result for run in host.sysconfig.history()] == ["applied", "interrupted"]
     assert recovery.DIED in (host.sysconfig.history()[1].reason or "")
+
+
+def test_what_a_dead_agent_left_running_is_ended_first(host: Machine) -> None:
+    """It would go on changing what was restored."""
+    before = host.tree()
+    writes = f"while :; do echo half >{host.path('/etc/a')}; sleep 0.01; done"
+
+    def run_and_die(text: str, seconds: float) -> None:
+        mark = {"MATAHARI_RUN": f"{os.getpid()}-1", "PATH": os.environ["PATH"]}
+        subprocess.Popen(["sh", "-c", writes], env=mark, start_new_session=True)
+        wait_for(lambda: host.path("/etc/a").read_text() == "half\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def work() -> None:
+        another = host.another()
+        another.scheme.act = run_and_die
+        another.sysconfig.run_string(text({"/etc/a": "uno\n"}, told=True), 0, "puppet", "key")
+
+    assert not lived(work, kill="truncate:1")
+    assert host.path("/etc/a").read_text() == "half\n"
+    host.sysconfig._runs._performer.recover()
+    assert host.tree() == before
+    with pytest.raises(TimeoutError):
+        wait_for(lambda: host.tree() != before, seconds=0.3)

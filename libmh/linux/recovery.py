@@ -10,15 +10,16 @@ running    another program changes the host: the files it told of get their byte
 
 import json
 import logging
+import os
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from libmh.api.sysconfig import Run, RunResult
 from libmh.context import Root
 from libmh.errors import BackendFailed, NotFound, Problem
-from libmh.linux import applying, keys, runs
+from libmh.linux import applying, keys, runs, strays
 from libmh.linux.applying import Target
 from libmh.linux.confstore import Store, content_of
 from libmh.wire import dump, parse
@@ -30,13 +31,15 @@ DIED = "the agent ended in the middle of it; all is as before"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A run that is under way. `undoes`: the run that it takes back, which stood as `stood`."""
+    """A run that is under way. `undoes`: the run that it takes back, which stood as `stood`; `pid`: of the
+    agent that is at it."""
 
     run: Run
     targets: tuple[Target, ...]
     directories: tuple[str, ...] = ()
     undoes: str = ""
     stood: str = ""
+    pid: int = field(default_factory=os.getpid)
 
 
 def write(connection: sqlite3.Connection, entry: Entry, state: str) -> None:
@@ -46,6 +49,7 @@ def write(connection: sqlite3.Connection, entry: Entry, state: str) -> None:
         "directories": list(entry.directories),
         "undoes": entry.undoes,
         "stood": entry.stood,
+        "pid": entry.pid,
     }
     connection.execute(
         "INSERT OR REPLACE INTO journal VALUES(?, ?, ?)", (entry.run.id, state, json.dumps(record))
@@ -69,6 +73,7 @@ def _entry(record: Any) -> Entry:
         tuple(record["directories"]),
         record["undoes"],
         record["stood"],
+        record["pid"],
     )
 
 
@@ -106,6 +111,7 @@ def _reverting(root: Root, store: Store, entry: Entry) -> Run:
 
 
 def _running(root: Root, store: Store, entry: Entry) -> Run:
+    strays.end(root, entry.pid)
     not_restored = restore(root, store, entry.targets)
     reason = DIED if not not_restored else f"the agent ended in the middle of it; {not_restored}"
     return _interrupted(root, store, entry, reason)
