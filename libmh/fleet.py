@@ -147,7 +147,7 @@ class _FanOut:
     def end(self) -> None:
         """Who was not asked is accounted for too."""
         for uuid in self._waiting:
-            self._settle(uuid, State.TIMED_OUT, message="it was not waited for any longer")
+            self._settle(uuid, State.UNKNOWN, message="it was asked, and not waited for")
         self._waiting.clear()
         for host in self.account.without_result():
             self._settle(host.uuid, State.NOT_ASKED)

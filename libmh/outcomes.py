@@ -18,7 +18,7 @@ RC = "rc"
 
 class State(StrEnum):
     """How it ended at one host. OFFLINE: expected, and silent even when asked whether it is there.
-    NOT_ASKED: the plan was stopped before its turn."""
+    NOT_ASKED: the plan was stopped before its turn. UNKNOWN: it was asked, and not waited for."""
 
     ANSWERED = "answered"
     FAILED = "failed"
@@ -26,6 +26,7 @@ class State(StrEnum):
     TIMED_OUT = "timed-out"
     OFFLINE = "offline"
     NOT_ASKED = "not-asked"
+    UNKNOWN = "unknown"
 
 
 BAD = (State.FAILED, State.DENIED, State.TIMED_OUT, State.OFFLINE)
@@ -131,7 +132,7 @@ def waves(hosts: Sequence[Host], plan: Plan) -> Iterator[Sequence[Host]]:
 
 
 def judge_for(member: Member | None) -> Judge | None:
-    """What tells success from failure in the answers of a member: the first of its results is `rc`, and 0."""
+    """What tells failures among the answers of a member: the first of its results is `rc`, and not 0."""
     if member is None or not member.results or member.results[0].name != RC:
         return None
     several = len(member.results) > 1

@@ -65,7 +65,7 @@ def get_command(session: Session, name: str) -> None:
 
     def work() -> None:
         interface, member = find_member(name, Kind.PROPERTY)
-        session.print(member.type, session.ask(interface, member.name, Verb.GET))
+        session.print(member.type, session.ask(interface, member.name, Verb.GET, many=True))
 
     reported(session, work)
 
@@ -79,7 +79,8 @@ def set_command(session: Session, name: str, value: str) -> None:
 
     def work() -> None:
         interface, member = find_member(name, Kind.PROPERTY)
-        session.ask(interface, member.name, Verb.SET, {"value": from_text(member.type, value, member.name)})
+        given = {"value": from_text(member.type, value, member.name)}
+        session.ask(interface, member.name, Verb.SET, given, many=True)
 
     reported(session, work)
 

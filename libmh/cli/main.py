@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 import click
 
-from libmh.cli.session import Session
+from libmh.cli.session import Session, reported
 from libmh.cli.values import Seconds
+from libmh.cli.wide import hoisted, wide_of
 from libmh.providers import ELSEWHERE, SHIPPED, find_interface, plugin_interfaces, resolve
 from libmh.spec import interface_of
 
@@ -38,9 +39,9 @@ class Derived(click.Group):
     """Makes the group of an interface when it is asked for: start-up pays for one, not for all."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """`--json` counts wherever it stands before a `--`."""
+        """`--json`, and which hosts are meant, count wherever they stand before a `--`."""
         words = args[: args.index("--")] if "--" in args else args
-        rest = [word for word in words if word != AS_JSON] + args[len(words) :]
+        rest = hoisted([word for word in words if word != AS_JSON]) + args[len(words) :]
         return super().parse_args(ctx, [AS_JSON] * (AS_JSON in words) + rest)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -82,9 +83,32 @@ class Derived(click.Group):
     metavar="SECONDS",
     help="Give up after this time instead of each member's own.",
 )
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="FACT=REQUIREMENT",
+    help="Ask every host at the broker that --on names of which this is so; repeat it for more.",
+)
+@click.option("--all-hosts", is_flag=True, help="Ask every host at the broker that --on names.")
+@click.option("--batch", metavar="N|N%", help="Of many hosts, ask so many at a time.")
+@click.option(
+    "--canary", type=click.IntRange(0, 1_000_000), default=0, metavar="N", help="Ask so many alone, first."
+)
+@click.option("--stop-on-fail", metavar="N|N%", help="Ask no further hosts once more than so many failed.")
 @click.version_option(package_name="matahari", prog_name="mhctl")
 @click.pass_context
-def mhctl(context: click.Context, url: str, *, as_json: bool, timeout: float | None) -> None:
+def mhctl(
+    context: click.Context,
+    url: str,
+    where: tuple[str, ...],
+    batch: str | None,
+    canary: int,
+    stop_on_fail: str | None,
+    *,
+    as_json: bool,
+    all_hosts: bool,
+    timeout: float | None,
+) -> None:
     r"""Look at a host and manage it: this one, one on a bus, or one far away.
 
     \b
@@ -93,10 +117,19 @@ def mhctl(context: click.Context, url: str, *, as_json: bool, timeout: float | N
     mhctl --on amqp://broker:5672/UUID host show through a broker
     mhctl --on amqp://broker:5672 aggregate list the fleet's aggregates
 
-    Exit codes: 0 done, 1 failed, 2 usage, 3 not authorised, 4 unreachable, 5 timeout.
+    \b
+    mhctl --on amqp://broker:5672 --where 'cpu_flags=<in> avx2' \\
+          services restart nginx --canary 2 --batch 10% --stop-on-fail 5%
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 not authorised, 4 unreachable, 5 timeout; of many hosts the
+    first of 1 3 5 4 that is so of any of them; 130 interrupted.
     """
     session = Session(url, json=as_json, timeout=timeout)
     context.obj = session
+    reported(
+        session,
+        lambda: session.widen(wide_of(url, where, batch, canary, stop_on_fail, every=all_hosts)),
+    )
     context.call_on_close(session.close)
 
 

@@ -76,7 +76,7 @@ def show_properties(session: Session, interface: Interface, names: tuple[str, ..
 
     def work() -> None:
         members = [property_of(interface, name) for name in names] or list(interface.of(Kind.PROPERTY))
-        found = session.ask(interface, "", Verb.GET_ALL)
+        found = session.ask(interface, "", Verb.GET_ALL, many=not names)
         values: dict[str, Plain] = found if isinstance(found, dict) else {}
         if session.json:
             session.print(members[0].type, {m.name: values[m.name] for m in members if m.name in values})
@@ -172,7 +172,7 @@ def call_with_texts(session: Session, interface: Interface, member: Member, text
     """Call a method with arguments as they were typed, and print what it answers."""
     types = {argument.name: argument.type for argument in member.arguments}
     arguments = {name: from_text(types[name], text, name) for name, text in texts.items()}
-    answer = session.ask(interface, member.name, Verb.CALL, arguments)
+    answer = session.ask(interface, member.name, Verb.CALL, arguments, many=True)
     declared = results_type(member)
     if declared is not None:
         session.print(declared, answer)
@@ -192,7 +192,7 @@ def _print_results(session: Session, member: Member, answer: list[Any]) -> None:
 
 def confirm(session: Session, member: Member) -> None:
     """Ask whether to disrupt the host; `invalid-arguments` where nobody can be asked."""
-    agree(f"'{member.name}' disrupts {session.url}")
+    agree(f"'{member.name}' disrupts {session.target}")
 
 
 def agree(statement: str) -> None:

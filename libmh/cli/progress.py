@@ -25,7 +25,7 @@ EVENT_SECONDS = 3600.0
 def shown(session: Session, unit: str, verb: str, ask: Callable[[], Plain]) -> Plain:
     """What `ask` answers; on a terminal the time is shown meanwhile, and the unit's state where the
     transport tells of events."""
-    if not sys.stderr.isatty() or session.json:
+    if not sys.stderr.isatty() or session.json or session.wide:
         return ask()
     state: list[str] = []
     if session.url != LOCAL:

@@ -3,7 +3,7 @@
 import datetime as dt
 import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from libmh.cli.members import confirm, show_properties
 from libmh.cli.progress import shown
 from libmh.cli.render import as_json, harmless, moment
 from libmh.cli.session import Session, pass_session, reported
-from libmh.errors import InvalidArguments
+from libmh.errors import InvalidArguments, Problem
 from libmh.spec import Effect, Member, Plain, interface_of
 
 INTERFACE = interface_of(Services)
@@ -35,6 +35,7 @@ COLOURS: Mapping[str, str] = {
     "deactivating": "yellow",
     "reloading": "yellow",
 }
+GOOD = ("done", "skipped")
 CODES: Mapping[int, str] = {5: "it is not installed", 6: "its unit file does not say what would start it"}
 
 
@@ -64,7 +65,8 @@ def list_command(session: Session, pattern: str, state: str, *, everything: bool
 
     def work() -> None:
         wanted = pattern or ("" if everything else ALL_SERVICES)
-        units = session.ask(INTERFACE, "units", Verb.CALL, {"pattern": wanted, "state": state})
+        given: dict[str, Plain] = {"pattern": wanted, "state": state}
+        units = session.ask(INTERFACE, "units", Verb.CALL, given, many=True)
         session.print(_member("units").results[0].type, units)
 
     reported(session, work)
@@ -80,7 +82,7 @@ def show_command(session: Session, name: str) -> None:
         return
 
     def work() -> None:
-        detail = session.ask(INTERFACE, "unit", Verb.CALL, {"name": name})
+        detail = session.ask(INTERFACE, "unit", Verb.CALL, {"name": name}, many=True)
         session.print(_member("unit").results[0].type, detail)
 
     reported(session, work)
@@ -96,7 +98,7 @@ def action_command(verb: str, effect: Effect, says: str) -> click.Command:
                 confirm(session, _member("act"))
             limit = LIMIT_MS if session.timeout is None else max(1, round(session.timeout * 1000 * SHARE))
             given: dict[str, Plain] = {"name": name, "verb": verb, "timeout": limit}
-            ask = partial(session.ask, INTERFACE, "act", Verb.CALL, given)
+            ask = partial(session.ask, INTERFACE, "act", Verb.CALL, given, many=True, judge=_misdone)
             outcome = shown(session, name, verb, ask)
             _print_outcome(session, outcome if isinstance(outcome, dict) else {})
 
@@ -108,8 +110,19 @@ def action_command(verb: str, effect: Effect, says: str) -> click.Command:
     return click.Command(verb, callback=callback, params=parameters, help=says)
 
 
+def _misdone(read: Callable[[], Plain]) -> str:
+    """Why an outcome is a failure, one of many hosts'."""
+    try:
+        told = read()
+    except Problem as problem:
+        return problem.message
+    outcome = told if isinstance(told, dict) else {}
+    result = str(outcome.get("result", "no outcome"))
+    return "" if result in GOOD else str(outcome.get("reason") or result)
+
+
 def _print_outcome(session: Session, outcome: Mapping[str, Any]) -> None:
-    good = outcome.get("result") in ("done", "skipped")
+    good = outcome.get("result") in GOOD
     if session.json:
         print(as_json(dict(outcome)))
     else:
@@ -134,7 +147,7 @@ def outcome_command(name: str, *more: click.Parameter) -> click.Command:
         def work() -> None:
             if not given.pop("yes", True):
                 confirm(session, member)
-            outcome = session.ask(INTERFACE, name, Verb.CALL, given)
+            outcome = session.ask(INTERFACE, name, Verb.CALL, given, many=True, judge=_misdone)
             _print_outcome(session, outcome if isinstance(outcome, dict) else {})
 
         reported(session, work)
@@ -149,7 +162,7 @@ def file_command(verb: str, says: str) -> click.Command:
     @pass_session
     def callback(session: Session, /, name: str) -> None:
         def work() -> None:
-            rc = session.ask(INTERFACE, verb, Verb.CALL, {"name": name})
+            rc = session.ask(INTERFACE, verb, Verb.CALL, {"name": name}, many=True)
             if session.json:
                 print(as_json({"rc": rc}))
             elif rc == 0:
@@ -180,7 +193,7 @@ def logs_command(session: Session, name: str, lines: int, since: str) -> None:
 
     def work() -> None:
         given: dict[str, Plain] = {"name": name, "lines": lines, "since": moment_of(since)}
-        found = session.ask(INTERFACE, "logs", Verb.CALL, given)
+        found = session.ask(INTERFACE, "logs", Verb.CALL, given, many=True)
         if session.json:
             print(as_json(found))
             return

@@ -10,35 +10,69 @@ import click
 from libmh.call import Request, Verb
 from libmh.cli.explain import FAILED, as_plain, exit_code, explain
 from libmh.cli.render import as_json, show
+from libmh.cli.wide import Wide, ask_many
 from libmh.client import Connection, connect
-from libmh.errors import Problem
+from libmh.errors import InvalidArguments, Problem
+from libmh.outcomes import Judge
 from libmh.spec import Interface, Member, Plain, Type
+
+ONE_HOST = (
+    "this command asks one host, which --on names; `mhctl call` asks many, and so do the commands that have"
+    " the name of a member"
+)
 
 
 @dataclass(slots=True)
 class Session:
-    """`timeout` is in seconds; None leaves each member its declared deadline."""
+    """`timeout` is in seconds; None leaves each member its declared deadline. `wide`: many hosts are meant,
+    not the one at `url`."""
 
     url: str = "local:"
     json: bool = False
     timeout: float | None = None
+    wide: Wide | None = None
     _connection: Connection | None = None
 
+    @property
+    def target(self) -> str:
+        """Who is asked, for people."""
+        return str(self.wide) if self.wide else self.url
+
+    def widen(self, wide: Wide | None) -> None:
+        """Mean many hosts from now on, if any are named."""
+        self.wide = wide
+
     def connection(self) -> Connection:
-        """The connection, made when it is first needed."""
+        """The connection, made when it is first needed. Raises `InvalidArguments` where many hosts are
+        meant."""
+        if self.wide is not None:
+            raise InvalidArguments(ONE_HOST)
         if self._connection is None:
             self._connection = connect(self.url, self.timeout)
         return self._connection
 
     def ask(
-        self, interface: Interface, member: str, verb: Verb, arguments: dict[str, Plain] | None = None
+        self,
+        interface: Interface,
+        member: str,
+        verb: Verb,
+        arguments: dict[str, Plain] | None = None,
+        *,
+        many: bool = False,
+        judge: Judge | None = None,
     ) -> Plain:
-        """The plain answer to a request."""
+        """The plain answer to a request. A command that says `many` has one request, which many hosts may be
+        asked: then what they answer is printed, and this does not return. `judge` tells which answers are
+        failures."""
         given = arguments if arguments is not None else {}
         version = interface.version
-        return self.connection().request(
-            Request(interface.name, member, verb, given, deadline=self.timeout, version=version)
-        )
+        request = Request(interface.name, member, verb, given, deadline=self.timeout, version=version)
+        if self.wide is None:
+            return self.connection().request(request)
+        if not many:
+            raise InvalidArguments(ONE_HOST)
+        declared = _answered(interface.members.get(member), verb)
+        raise click.exceptions.Exit(ask_many(self.wide, request, declared, judge, json=self.json))
 
     def print(self, declared: Type, plain: Plain) -> None:
         """As a table, or as JSON."""
@@ -74,3 +108,9 @@ def reported(session: Session, work: Callable[[], None]) -> None:
 def results_type(member: Member) -> Type | None:
     """The type of a method's one result; None where it answers nothing or several."""
     return member.results[0].type if len(member.results) == 1 else None
+
+
+def _answered(member: Member | None, verb: Verb) -> Type | None:
+    if member is None or verb is Verb.GET_ALL:
+        return None
+    return member.type if verb is Verb.GET else results_type(member)
