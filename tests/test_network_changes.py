@@ -337,6 +337,29 @@ def test_a_manager_that_hangs_is_one_answer(staged: Stage, network: Network, lin
         staged.host.run("systemctl", "kill", "-s", "CONT", unit)
 
 
+STRUCK = """
+link, wanted, seconds = sys.argv[1:]
+signal.setitimer(signal.ITIMER_REAL, float(seconds))  # nobody handles it: it ends the process at once
+Changes(context, Limits(make=1.5, spare=0.3)).make(link, addresses([wanted], ""), 1)
+signal.pause()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.4 + 0.05 * step for step in range(24)])
+def test_whenever_the_agent_dies_all_is_back(staged: Stage, network: Network, seconds: float) -> None:
+    before = {link: staged.seen(link) for link in LINKS}
+    for link in LINKS:
+        wanted = f"10.9.{place(link)}.44/24"
+        staged.script(STRUCK, link, wanted, str(seconds), check=False)
+
+    def ended() -> bool:
+        return not [each for each in network.changes() if each.state is ChangeState.PENDING]
+
+    wait_for(ended, 15)
+    wait_for(lambda: {link: staged.seen(link) for link in LINKS} == before, 5)
+
+
 HANGS = """
 kind = bykernel.ByKernel
 make = kind.make

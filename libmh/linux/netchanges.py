@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from libmh.api.network import Keeper, Network, NetworkChange
@@ -81,9 +82,14 @@ class Changes:
         kind = who(self._root, iface)
         keeper = keeper_of(self._root, iface, kind)
         other = taken(self._root, iface, wish, before)
-        record = self._begin(iface, wish, before, kind, keeper, confirm, other)
-        if not record.stage.ended:
-            record = self._carry_out(record, wish, before, keeper)
+        with ExitStack() as held:
+            with self._records.beginning(BEGIN_SECONDS):
+                self._refuse_second(iface)
+                change = new_id()
+                held.enter_context(self._records.holding(change, BEGIN_SECONDS))
+                record = self._begin(change, iface, wish, before, kind, keeper, confirm, other)
+            if not record.stage.ended:
+                record = self._carry_out(record, wish, before, keeper)
         self._tell(record)
         return record.shown
 
@@ -150,6 +156,7 @@ class Changes:
 
     def _begin(
         self,
+        change: str,
         iface: str,
         wish: Wish,
         before: LinkState,
@@ -160,51 +167,45 @@ class Changes:
     ) -> Record:
         """Write it down with what undoes it. An address that another host has ends it here."""
         limit = self._limits.of(wish)
-        with self._records.beginning(BEGIN_SECONDS):
-            self._refuse_second(iface)
-            saved = {} if other else keeper.save(wish, before, limit + confirm + self._limits.manager)
-            record = Record(
-                id=new_id(),
-                link=iface,
-                keeper=kind,
-                what=described(wish),
-                stage=Stage.FAILED if other else Stage.MAKING,
-                time=time.time_ns(),
-                by=asking().described,
-                persistent=kind is not Keeper.KERNEL and not isinstance(wish, Turn),
-                confirm=confirm,
-                boot=boot_id(self._root),
-                due=clock() + limit + confirm,
-                confirm_by=time.time_ns() + round((limit + confirm) * 1e9),
-                reason=f"another host has the address '{other}'" if other else None,
-                bus=os.environ.get("DBUS_SYSTEM_BUS_ADDRESS"),
-                root=str(self._root.base),
-                before={} if other else before.plain(),
-                saved=saved,
-            )
-            try:
-                return self._records.put(record)
-            except Problem:
-                keeper.discard(saved)
-                raise
+        saved = {} if other else keeper.save(wish, before, limit + confirm + self._limits.manager)
+        record = Record(
+            id=change,
+            link=iface,
+            keeper=kind,
+            what=described(wish),
+            stage=Stage.FAILED if other else Stage.MAKING,
+            time=time.time_ns(),
+            by=asking().described,
+            persistent=kind is not Keeper.KERNEL and not isinstance(wish, Turn),
+            confirm=confirm,
+            boot=boot_id(self._root),
+            due=clock() + limit + confirm,
+            confirm_by=time.time_ns() + round((limit + confirm) * 1e9),
+            reason=f"another host has the address '{other}'" if other else None,
+            bus=os.environ.get("DBUS_SYSTEM_BUS_ADDRESS"),
+            root=str(self._root.base),
+            before={} if other else before.plain(),
+            saved=saved,
+        )
+        try:
+            # armed first: were we killed in between, a record without a timer would stay for ever
+            if not other:
+                self._arm(change, "making", limit + self._limits.spare)
+            return self._records.put(record)
+        except Problem:
+            keeper.discard(saved)
+            raise
 
     def _carry_out(self, record: Record, wish: Wish, before: LinkState, keeper: LinkKeeper) -> Record:
-        limit = self._limits.of(wish)
-        with self._records.holding(record.id, BEGIN_SECONDS):
-            try:
-                self._arm(record.id, "making", limit + self._limits.spare)
-            except Problem:
-                keeper.discard(record.saved)
-                self._records.drop(record)
-                raise
-            try:
-                keeper.make(wish, record.saved)
-                wait_for_truth(self._root, record.link, wish, before, keeper.done, limit)
-                record = self._made(record)
-            except Problem as problem:
-                record = self._fail(record, problem)
-            if record.stage is Stage.PENDING or record.stage.ended:  # else it is still wanted, or at work
-                self._disarm(record.id, "making")
+        """The caller holds it."""
+        try:
+            keeper.make(wish, record.saved)
+            wait_for_truth(self._root, record.link, wish, before, keeper.done, self._limits.of(wish))
+            record = self._made(record)
+        except Problem as problem:
+            record = self._fail(record, problem)
+        if record.stage is Stage.PENDING or record.stage.ended:  # else it is still wanted, or at work
+            self._disarm(record.id, "making")
         return record
 
     def _made(self, record: Record) -> Record:
