@@ -84,20 +84,16 @@ def test_nonsense_from_the_way_is_refused(text: str) -> None:
 
 def test_groups_are_named_in_the_configuration() -> None:
     assert cast_addresses({}) == ("mh.hosts",)
-    assert cast_addresses({"fleet": {"groups": ["web", "db-1"]}}) == (
-        "mh.hosts",
-        "mh.group.web",
-        "mh.group.db-1",
-    )
-    for table in (
-        {"group": []},
-        {"groups": "web"},
-        {"groups": ["a.b"]},
-        {"groups": [""]},
-        {"groups": ["*"]},
-    ):
-        with pytest.raises(InvalidArguments, match=r"\[fleet\]: expected groups"):
-            cast_addresses({"fleet": table})
+    groups = cast_addresses({"fleet": {"groups": ["web", "db-1", "web"]}})
+    assert groups == ("mh.hosts", "mh.group.web", "mh.group.db-1")
+
+
+@pytest.mark.parametrize(
+    "table", [{"group": []}, {"groups": "web"}, {"groups": ["a.b"]}, {"groups": [""]}, {"groups": ["*"]}]
+)
+def test_what_is_no_group_is_refused(table: dict[str, object]) -> None:
+    with pytest.raises(InvalidArguments, match=r"\[fleet\]: expected groups"):
+        cast_addresses({"fleet": table})
 
 
 def test_no_answer_goes_where_requests_do() -> None:
