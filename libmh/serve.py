@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Any, Protocol, cast
 
 from libmh.agent import LEVELS, ThisAgent, software_version
 from libmh.api.host import Host
+from libmh.capability import Reporter
 from libmh.configuration import options_and_tables
 from libmh.connections import Connections
 from libmh.context import Context, Settings, default_state
@@ -64,6 +66,38 @@ def server_for(url: str) -> Server:
     return server
 
 
+CROWDS: Mapping[str, str] = dict.fromkeys(SERVERS, "mh_amqp.crowd")
+"""URL scheme -> module with `serve_crowd` (see `Crowd`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrowdHost:
+    """One of many hosts that a process answers for."""
+
+    uuid: str
+    hostname: str
+    boot_id: str
+    dispatcher: Dispatcher
+    connections: Connections
+    reporter: Reporter
+
+
+class Crowd(Protocol):
+    """Serve many hosts at a broker, until `process.stop` is set: each over a connection of its own, or all
+    over `shared` ones. The process is ready when all have been connected."""
+
+    async def __call__(
+        self, process: "Process", urls: Sequence[str], hosts: Sequence[CrowdHost], shared: int
+    ) -> None: ...
+
+
+def crowd_for(url: str) -> Crowd:
+    """What serves many hosts at a URL's scheme."""
+    server_for(url)  # says what is wrong with it
+    crowd: Crowd = import_module(CROWDS[url.partition(":")[0]]).serve_crowd
+    return crowd
+
+
 @dataclass(slots=True)
 class Process:
     """A running agent process, given to the command's body. `config`: its file's tables."""
@@ -100,6 +134,9 @@ class Process:
             except OSError:  # nobody reads it any more; the interpreter would try again when it ends
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             notify(f"READY=1\nSTATUS={text}")
+            # what was loaded by now stays: no later collection need look at it
+            gc.collect()
+            gc.freeze()
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`."""
