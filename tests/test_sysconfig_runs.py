@@ -384,3 +384,13 @@ def test_one_run_at_a_time(host: Machine, monkeypatch: pytest.MonkeyPatch) -> No
     thread.join(10)
     assert other.sysconfig.apply(plan.id).result is RunResult.APPLIED  # it was not used up
     other.sysconfig.close()
+
+
+def test_a_history_fits_into_an_answer(host: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from libmh.linux import runs
+
+    for turn in range(4):
+        host.sysconfig.run_string(text({"/etc/a": f"{turn}"}, output="o" * 3000), 1, "augeas", "key")
+    monkeypatch.setattr(runs, "MAX_OUTPUTS", 13_000)
+    assert [len(run.output) for run in host.sysconfig.history()] == [3000, 3000, 0, 0]
+    assert host.sysconfig.configured("key").output == "o" * 3000

@@ -19,6 +19,7 @@ MAX_RUNS = 10_000
 KEPT_WHOLE = 200
 MAX_OLD = 1024
 """Bytes of output that are kept of a run that is not among the newest."""
+MAX_OUTPUTS = 4 << 20
 SHOWN = 100
 RUN = interface_of(Sysconfig).members["apply"].results[0].type
 COLUMNS = "id, key, result, confirm_by, undone_by, reason, status, output, record"
@@ -110,12 +111,22 @@ def standing(store: Store, key: str) -> Run | None:
 
 
 def newest(store: Store, key: str, limit: int) -> list[Run]:
-    """The newest first; under a key, or all."""
+    """The newest first; under a key, or all. Past 4 MiB what they printed is left out."""
     if not store.exists:
         return []
     if key:
-        return _select(store, "WHERE key = ? ORDER BY seq DESC LIMIT ?", key, limit)
-    return _select(store, "ORDER BY seq DESC LIMIT ?", limit)
+        return _fitting(_select(store, "WHERE key = ? ORDER BY seq DESC LIMIT ?", key, limit))
+    return _fitting(_select(store, "ORDER BY seq DESC LIMIT ?", limit))
+
+
+def _fitting(found: list[Run]) -> list[Run]:
+    """All in one answer that a transport can carry."""
+    budget, fitting = MAX_OUTPUTS, []
+    for run in found:
+        budget -= len(run.output) + len(run.status)
+        short = run if budget >= 0 else replace(run, output="", status=run.status[:MAX_OLD])
+        fitting.append(short)
+    return fitting
 
 
 def pending(store: Store) -> list[Run]:
