@@ -12,6 +12,7 @@ from libmh.api.sysconfig import RunResult
 from libmh.caller import Caller
 from libmh.errors import Conflict, InvalidArguments, NotFound, Problem
 from libmh.linux import confstore, plans
+from testbed.callers import run_python_as
 from waiting import wait_for
 
 A_AND_B = {"/etc/a": "uno\n", "/etc/b": None, "/etc/new/d": "four\n"}
@@ -394,3 +395,26 @@ def test_a_history_fits_into_an_answer(host: Machine, monkeypatch: pytest.Monkey
     monkeypatch.setattr(runs, "MAX_OUTPUTS", 13_000)
     assert [len(run.output) for run in host.sysconfig.history()] == [3000, 3000, 0, 0]
     assert host.sysconfig.configured("key").output == "o" * 3000
+
+
+def test_what_is_another_users_is_denied(host: Machine) -> None:
+    host.sysconfig.run_string(text(A_AND_B), 0, "augeas", "key")
+    snippet = """
+        import sys
+        from pathlib import Path
+        from libmh.errors import Problem
+        from libmh.linux import runs
+        from libmh.linux.confstore import Store
+
+        store = Store(Path(sys.argv[1]))
+        for ask in (lambda: runs.newest(store, "", 1), lambda: store.transaction().__enter__()):
+            try:
+                print(ask())
+            except Problem as problem:
+                print(problem.word)
+        """
+    for directory in (host.base, *host.base.parents):
+        if directory.owner() == "root" and directory.is_relative_to("/tmp/pytest-of-root"):
+            directory.chmod(0o755)
+    done = run_python_as(snippet, str(host.state))
+    assert done.stdout.split() == ["not-authorized", "not-authorized"], done.stderr

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from libmh.context import unreadable
 from libmh.errors import BackendFailed, NotAuthorized, Problem, Unavailable
 
 log = logging.getLogger("libmh.linux.confstore")
@@ -62,8 +63,14 @@ class Store:
 
     @property
     def exists(self) -> bool:
-        """Whether anything was ever kept."""
-        return (self.directory / "runs.sqlite").exists()
+        """Whether anything was ever kept. `not-authorized` where that is not for us to know."""
+        try:
+            (self.directory / "runs.sqlite").stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise unreadable(str(self.directory), error) from error
+        return True
 
     def close(self) -> None:
         with self._guard:

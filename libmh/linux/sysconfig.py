@@ -1,6 +1,7 @@
 """The `Sysconfig` of a Linux machine."""
 
 import atexit
+import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -44,7 +45,7 @@ class LinuxSysconfig(Sysconfig):
 
     def watch(self) -> None:
         """End what died with the agent before; the agent calls this once."""
-        if (self._state / "sysconfig").exists():
+        if os.access(self._state / "sysconfig", os.R_OK | os.X_OK):  # else it is another agent's
             self._runs.watch()
 
     def close(self) -> None:
