@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping,
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from libmh import audit
 from libmh.agent import LEVELS, ThisAgent, software_version
 from libmh.api.host import Host
-from libmh.capability import Reporter
 from libmh.configuration import options_and_tables
 from libmh.connections import Connections
 from libmh.context import Context, Settings, default_state
@@ -27,6 +27,9 @@ from libmh.health import Files, keep
 from libmh.notify import notify, watchdog_seconds
 from libmh.providers import Providers, load, watch
 from libmh.spec import interface_of
+
+if TYPE_CHECKING:  # what most processes that serve do without
+    from libmh.capability import Reporter
 
 log = logging.getLogger("libmh.serve")
 STOP_SECONDS = 10.0
@@ -79,7 +82,7 @@ class CrowdHost:
     boot_id: str
     dispatcher: Dispatcher
     connections: Connections
-    reporter: Reporter
+    reporter: "Reporter"
 
 
 class Crowd(Protocol):
@@ -161,6 +164,8 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
     options, config = options_and_tables(parser, argv, command.tables)
     _log_to_stderr(options.log_level)
     try:
+        if options.audit_file:
+            audit.keep(Path(options.audit_file))
         return asyncio.run(_run(Process(command.name, options, config), command))
     except (Problem, OSError) as error:  # OSError: a port in use, a directory that cannot be made ...
         print(f"{command.name}: {error}", file=sys.stderr)
@@ -176,6 +181,7 @@ def parser_for(command: Command) -> argparse.ArgumentParser:
         "--state", metavar="DIR", default=default_state(), help="directory for what persists"
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file; its keys are these options")
+    parser.add_argument("--audit-file", metavar="FILE", help="keep who did what there, as JSON")
     parser.add_argument("--status-file", metavar="FILE", help="keep how the agent does there, as JSON")
     parser.add_argument(
         "--metrics-file", metavar="FILE", help="keep it there for Prometheus' textfile collector, NAME.prom"

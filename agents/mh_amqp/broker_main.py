@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import contextlib
+import resource
 from collections.abc import Sequence
+from dataclasses import replace
 
 from libmh.errors import InvalidArguments
 from libmh.serve import Command, Process
@@ -13,6 +15,9 @@ from mh_amqp.engine import DEFAULT_DOOR, Door, Listener, listen
 from mh_amqp.security import door_of
 
 DEFAULT_LISTEN = "127.0.0.1:5672"
+DEFAULT_CONNECTIONS = 10_000
+MOST_CONNECTIONS = 100_000
+SPARE_FILES = 64
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +43,22 @@ async def serve(address: str, limits: BrokerLimits, door: Door = DEFAULT_DOOR) -
     return broker, listener
 
 
+def limits_of(connections: int) -> BrokerLimits:
+    """The limits of a broker for so many connections, as far as open files go; each may come from the same
+    machine, as behind a translated address. Raises `InvalidArguments`."""
+    if not 1 <= connections <= MOST_CONNECTIONS:
+        raise InvalidArguments(f"--connections: expected 1 to {MOST_CONNECTIONS}, not {connections}")
+    limits = BrokerLimits()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        connections = max(1, most - SPARE_FILES)
+    peer = replace(limits.peer, connections=connections, per_peer=connections)
+    return replace(limits, peer=peer, queues=max(limits.queues, 2 * connections))
+
+
 def listening_at(address: str, listener: Listener) -> str:
     """The address with the port that was really taken."""
     host = address_of(address)[0]
@@ -48,7 +69,7 @@ def listening_at(address: str, listener: Listener) -> str:
 
 async def _body(process: Process) -> None:
     address: str = process.options.listen
-    broker, listener = await serve(address, BrokerLimits(), door_of(process.config))
+    broker, listener = await serve(address, limits_of(process.options.connections), door_of(process.config))
     sweeping = asyncio.create_task(broker.sweep())
     try:
         process.ready(f"listening on {listening_at(address, listener)}")
@@ -66,6 +87,14 @@ def _options(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         default=DEFAULT_LISTEN,
         help=f"beyond loopback it needs [tls]; port 0 picks one (default {DEFAULT_LISTEN})",
+    )
+    parser.add_argument(
+        "--connections",
+        metavar="N",
+        type=int,
+        default=DEFAULT_CONNECTIONS,
+        help="let so many peers in at once, as far as the limit of open files goes "
+        f"(default {DEFAULT_CONNECTIONS})",
     )
 
 

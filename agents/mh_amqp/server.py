@@ -125,7 +125,7 @@ class Serving:
         """Until the process is told to stop; what runs then is finished or refused."""
 
         async def session(connection: Connection, url: str) -> None:
-            await self._session(connection, url, connections)
+            await self.session(connection, url, connections)
 
         tls = Tls(files_of(self.process.config))
         self.process.beside(tls_watch(tls, connections.certificates))
@@ -147,7 +147,8 @@ class Serving:
         self.process.ready(said)
         self.process.status(said)
 
-    async def _session(self, connection: Connection, url: str, connections: Connections) -> None:
+    async def session(self, connection: Connection, url: str, connections: Connections) -> None:
+        """Serve over a connection as long as it lasts. Raises the Problem that ends it."""
         sending = await post(connection, self.dialect)
         self._warn(sending.dialect, url)
         self.intake.private = lambda to: sending.dialect.reply(to) is not None
