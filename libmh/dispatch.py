@@ -11,9 +11,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from libmh import audit
 from libmh.api.agent import CallCounts
 from libmh.call import (
-    MAX_ID,
     Bound,
     Call,
     Naming,
@@ -28,12 +28,12 @@ from libmh.call import (
 from libmh.context import Context
 from libmh.errors import NotAuthorized, Problem, Timeout, Unavailable
 from libmh.events import Event
+from libmh.journal import Journal
 from libmh.guard import PATIENT, SHARED, Guard
 from libmh.readings import Readings
 from libmh.spec import DEFAULT_DEADLINE, Effect, Interface, Kind, Member, Plain
 
 log = logging.getLogger("libmh.dispatch")
-audit = logging.getLogger("libmh.audit")
 MAX_OUTSTANDING = 1024
 NAMING_SECONDS = 10.0
 T = TypeVar("T")
@@ -86,6 +86,7 @@ class Dispatcher:
         self.interfaces = interfaces
         self.context = context
         self.authority: Authority = authority or Everybody()
+        self.journal = Journal()
         self._guard = guard
         self._patient = patient
         self._readings = Readings(self._run)
@@ -156,12 +157,16 @@ class Dispatcher:
         return value
 
     async def authorise(self, call: Call) -> None:
-        """Ask the authority about a call that is prepared. Raises `NotAuthorized`."""
+        """Ask the authority about a call that is prepared. Raises `NotAuthorized`, which is written down."""
 
         async def objects() -> Mapping[str, str]:
             return await self._named(call)
 
-        await self.authority.authorise(call.request, call.bound.interface, call.member, objects)
+        try:
+            await self.authority.authorise(call.request, call.bound.interface, call.member, objects)
+        except NotAuthorized as problem:
+            _audit(call, problem.word)
+            raise
 
     async def _named(self, call: Call) -> Mapping[str, str]:
         provider = call.bound.provider
@@ -185,7 +190,12 @@ class Dispatcher:
     async def _answer(self, request: Request) -> Plain:
         bound = look_up(self.interfaces, request)
         if request.verb is Verb.GET_ALL:
-            await self.authority.authorise(request, bound.interface, None, no_objects)
+            try:
+                await self.authority.authorise(request, bound.interface, None, no_objects)
+            except NotAuthorized as problem:
+                action = f"{bound.interface.name}.*"
+                audit.record(request.verb, action, {}, request.caller, problem.word, request.id)
+                raise
             if isinstance(bound.provider, Elsewhere):
                 return await bound.provider.hand_on(request)
             return await self._read_all(bound, request.deadline)
@@ -193,18 +203,33 @@ class Dispatcher:
         if request.verb is Verb.GET:
             await self.authorise(call)
             return await self._get(call)
+        await self.authorise(call)
         outcome = "failed"
         try:
-            await self.authorise(call)
             answer = await self._run(call)
             outcome = "done"
         except Problem as problem:
             outcome = problem.word
             raise
         finally:
-            _audit(call, outcome)
+            if call.member.effect is not Effect.READS:
+                _audit(call, outcome)
         if request.verb is Verb.SET and not isinstance(bound.provider, Elsewhere):
             self.context.events.changed(bound.interface, **{call.member.name: call.values[0]})
+        return answer
+
+    async def _journalled(self, call: Call) -> Plain:
+        """Run it; what changes something can be looked up later."""
+        if call.member.effect is Effect.READS:
+            return await self._run(call)
+        request = call.request
+        self.journal.begin(request.id, call.member.action, call.objects, request.caller.described)
+        try:
+            answer = await self._run(call)
+        except BaseException as error:
+            self.journal.end(request.id, problem=error)
+            raise
+        self.journal.end(request.id, answer)
         return answer
 
     async def _get(self, call: Call) -> Plain:
@@ -280,11 +305,5 @@ async def _waited(guard: Guard, key: str, source: str, future: "Future[T]", dead
 
 
 def _audit(call: Call, outcome: str) -> None:
-    if call.member.effect is Effect.READS:
-        return
-    who, request = call.request.caller, call.request
-    audit.info(
-        "%s %s %s by %s %r (uid %s): %s, request %r",
-        *(request.verb, call.member.action, dict(call.objects), who.transport, who.identity, who.uid),
-        *(outcome, request.id[:MAX_ID]),
-    )
+    request = call.request
+    audit.record(request.verb, call.member.action, call.objects, request.caller, outcome, request.id)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
 
+from libmh import audit
 from libmh.caller import Caller
 from libmh.errors import Conflict, Internal, InvalidArguments, NotAuthorized, Unavailable
 from mh_amqp import codec, messages
@@ -27,7 +28,6 @@ from mh_amqp.signatures import Signatures, Ticket
 from mh_amqp.status import Answer, form_of, refusal
 
 log = logging.getLogger(__name__)
-audit = logging.getLogger("libmh.audit")
 MAX_REPLY = 4 << 20
 SPREAD_PER_HOST = 0.0001
 MOST_SPREAD = 1.0
@@ -119,7 +119,8 @@ class Intake:
             try:
                 identity, ticket = self.signatures.check(message, identity)
             except NotAuthorized as problem:
-                audit.warning("a request was refused: %s, request %r", problem, message.id_text())
+                action = f"{message.text('type') or ''}.{message.text('operation') or ''}"
+                audit.record("call", action, {}, Caller("amqp", identity), str(problem), message.id_text())
                 self._reply(message, delivery, send, refusal(problem, node.host, form_of(message)))
                 return
         now = node.answer_now(message, identity)

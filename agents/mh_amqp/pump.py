@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from proton import Collector, ProtonException, Transport
 from proton import Connection as Engine
 
+from libmh import audit
 from mh_amqp import outcome, pn
 from mh_amqp.limits import Limits
 from mh_amqp.pn import Handle, ffi, lib
@@ -237,7 +238,8 @@ class Pump(asyncio.Protocol):
     def _refuse(self, refused: Refused) -> None:
         """Nothing more is read, and what is left to say is written before the end."""
         self._deaf = True
-        log.info("peer %s: %s", self.peer, refused)
+        if isinstance(self._side, Door):
+            audit.refused_entry("amqp", self.peer, str(refused))
         self.fail(outcome.UNAUTHORIZED, str(refused))
         if self._socket is not None:
             self._socket.write(refused.say)

@@ -1,0 +1,67 @@
+"""The record of who did what: a line of the log `libmh.audit` for each change, and for whatever was refused.
+
+A file has the same as JSON, an object a line; it is opened anew when logrotate has taken it away.
+"""
+
+import json
+import logging
+import logging.handlers
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from libmh.caller import Caller
+from libmh.errors import BackendFailed
+
+log = logging.getLogger("libmh.audit")
+FIELDS = "audit"
+MAX_TEXT = 256
+
+
+def record(
+    verb: str, action: str, objects: Mapping[str, str], caller: Caller, outcome: str, request_id: str
+) -> None:
+    """Write down one request. `outcome` is `done` or the word of the error."""
+    said = {
+        "verb": verb,
+        "action": action,
+        "objects": dict(objects),
+        "transport": caller.transport,
+        "identity": caller.identity[:MAX_TEXT],
+        "uid": caller.uid,
+        "outcome": outcome,
+        "request": request_id[:MAX_TEXT],
+    }
+    log.info(
+        "%s %s %s by %s %r (uid %s): %s, request %r",
+        *(verb, action, said["objects"], caller.transport, said["identity"], caller.uid),
+        *(outcome, said["request"]),
+        extra={FIELDS: said},
+    )
+
+
+def refused_entry(transport: str, peer: str, why: str) -> None:
+    """Write down a peer that did not come in."""
+    said = {"verb": "enter", "transport": transport, "peer": peer[:MAX_TEXT], "why": why[:MAX_TEXT]}
+    log.warning("%s %r was not let in: %s", transport, said["peer"], said["why"], extra={FIELDS: said})
+
+
+class Json(logging.Formatter):
+    """Times are ISO 8601, UTC."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        said = getattr(record, FIELDS, None) or {"message": record.getMessage()}
+        return json.dumps({"time": f"{when}.{record.msecs:03.0f}Z", **said}, ensure_ascii=False, default=str)
+
+
+def keep(path: Path) -> None:
+    """Keep the record in a file, too. Raises `BackendFailed` when it cannot be written."""
+    try:
+        handler = logging.handlers.WatchedFileHandler(path, encoding="utf-8", errors="backslashreplace")
+        path.chmod(0o600)
+    except OSError as error:
+        raise BackendFailed(f"the audit file '{path}' cannot be written: {error.strerror}") from error
+    handler.setFormatter(Json())
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
