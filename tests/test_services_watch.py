@@ -1,14 +1,21 @@
 """Units followed: the table stays what systemd has, events tell of changes, storms stay small."""
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from libmh.api.services import Action, JobResult
-from libmh.context import Context
+from libmh.context import Context, Root
 from libmh.events import Event
+from libmh.linux.daemons import SYSTEMD
+from libmh.linux.line import UNIT, Asked, Line
 from libmh.linux.services import LinuxServices
+from libmh.linux.unitnames import unit_path
+from libmh.linux.unitwatch import UnitWatch
 from service_units import context_of, machine_with_units
 from testbed.machine import Host
 from waiting import wait_for
@@ -85,6 +92,35 @@ def test_what_was_done_is_in_the_table_at_once(services: LinuxServices) -> None:
         assert (unit.active_state, unit.sub_state) == ("active", "running")
         services.act("mh-runs", Action.STOP)
         assert services.units("mh-runs", "active") == []
+
+
+class SlowLine(Line):
+    """While it waits for the last of its answers, the unit changes, once."""
+
+    watch: UnitWatch
+    changed = False
+
+    async def get(self, asked: Sequence[Asked]) -> list[Any]:
+        states = {"ActiveState": "inactive", "SubState": "dead", "LoadState": "loaded"}
+        news = {} if self.changed else {"ActiveState": "activating", "SubState": "start"}
+        self.changed = True
+        self.watch._heard("PropertiesChanged", asked[0][0], [UNIT, news, []])
+        return [states.get(name, "mh-x.service") for _, _, name in asked]
+
+
+def test_news_is_not_undone_by_an_older_answer(tmp_path: Path) -> None:
+    watch = UnitWatch("unix:path=/no/such", Root(tmp_path), lambda _change: None, lambda _name, _body: None)
+    watch.line = line = SlowLine("unix:path=/no/such", watch._heard)
+    line.watch = watch
+    path = unit_path("mh-x.service")
+
+    async def work() -> None:
+        watch._heard("UnitNew", SYSTEMD.path, ["mh-x.service", path])
+        await watch._add()
+
+    asyncio.run(work())
+    assert watch.table.told(path)["ActiveState"] == "activating"
+    assert watch.table.told(path)["Description"] == "mh-x.service"
 
 
 def test_new_and_lost_units(services: LinuxServices, machine: Host) -> None:

@@ -171,12 +171,12 @@ class UnitWatch:
         paths = [path for path in self._new if DETAIL not in self.table.told(path)]
         self._new.clear()
         asked = [(path, UNIT, name) for path in paths for name in ROW]
-        answers = await self.line.get(asked)
+        answers, since = await self._get(asked)
         for at, path in enumerate(paths):
             values = answers[at * len(ROW) : (at + 1) * len(ROW)]
             if any(isinstance(value, Problem) for value in values):
                 continue  # it has gone already
-            told = dict(zip(ROW, values, strict=True))
+            told = dict(zip(ROW, values, strict=True)) | since.get(path, {})
             if path in self.table:
                 self._apply(path, told)
             elif self.table.add(path, told):
@@ -188,21 +188,28 @@ class UnitWatch:
         found: list[Any] = []
         for start in range(0, len(asked), BATCH):
             part = asked[start : start + BATCH]
-            since: dict[str, dict[str, Any]] = {}
-            self._since.append(since)
-            try:
-                answers = await self.line.get(part)
-            finally:
-                self._since.remove(since)
+            answers, since = await self._get(part)
             for (path, _, name), value in zip(part, answers, strict=True):
                 if not isinstance(value, Problem) and name not in since.get(path, {}):
                     self._apply(path, {name: value})
             found += answers
         return found
 
-    def _apply(self, path: str, told: Mapping[str, Any]) -> None:
+    async def _get(self, asked: Sequence[Asked]) -> tuple[list[Any], dict[str, dict[str, Any]]]:
+        """Answers, and what was told by path while they came in: it is newer."""
+        since: dict[str, dict[str, Any]] = {}
+        self._since.append(since)
+        try:
+            return await self.line.get(asked), since
+        finally:
+            self._since.remove(since)
+
+    def _record(self, path: str, told: Mapping[str, Any]) -> None:
         for since in self._since:
             since.setdefault(path, {}).update(told)
+
+    def _apply(self, path: str, told: Mapping[str, Any]) -> None:
+        self._record(path, told)
         if self.table.apply(path, told):
             self._notice(path)
 
@@ -213,6 +220,7 @@ class UnitWatch:
                 self._apply(path, told)
             elif "ActiveState" in told and not self._reloading:
                 # a unit that was loaded just now, for a job: its news does not wait for the rest
+                self._record(path, told)
                 name = unit_name(path)
                 if self.table.add(path, {"Id": name, "Description": name, "LoadState": LOADED, **told}):
                     self._notice(path)
