@@ -12,6 +12,7 @@ from libmh.api.agent import (
     Certificate,
     ConnectionStatus,
     Explanation,
+    Job,
     PastEvent,
     Served,
 )
@@ -19,6 +20,7 @@ from libmh.call import Verb
 from libmh.connections import Connections
 from libmh.dispatch import Dispatcher
 from libmh.errors import InvalidArguments, NotFound, NotImplementedHere
+from libmh.journal import RUNNING, Journal
 from libmh.policy import Asked, Explaining
 from libmh.providers import Providers
 from libmh.spec import Kind
@@ -58,6 +60,9 @@ class ThisAgent(Agent):
 
     def attach(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
+        directory = dispatcher.context.settings.directory
+        if directory is not None:
+            dispatcher.journal.open(directory / f"{self._name}.jobs")
 
     def name(self) -> str:
         return self._name
@@ -122,6 +127,21 @@ class ThisAgent(Agent):
         if self._history is None:
             raise NotImplementedHere("this agent keeps no events: the one on AMQP does")
         return self._history(since, min(limit or MAX_EVENTS, MAX_EVENTS))
+
+    def jobs(self, limit: int = 100) -> list[Job]:
+        return self._journal().jobs()[: limit or None]
+
+    def job(self, id: str) -> Job:  # noqa: A002 - its name on the wire
+        found = self._journal().job(id)
+        if found is None:
+            raise NotFound(f"this agent was not asked '{id[:MAX_LOGGER]}'", id=id[:MAX_LOGGER])
+        return found
+
+    def operations(self) -> list[Job]:
+        return [each for each in self._journal().jobs() if each.outcome == RUNNING]
+
+    def _journal(self) -> Journal:
+        return self._dispatcher.journal if self._dispatcher else Journal()
 
     def explain(self, identity: str, member: str, arguments: dict[str, str]) -> Explanation:
         authority = self._dispatcher.authority if self._dispatcher else None

@@ -28,10 +28,10 @@ from libmh.call import (
 from libmh.context import Context
 from libmh.errors import NotAuthorized, Problem, Timeout, Unavailable
 from libmh.events import Event
-from libmh.journal import Journal
 from libmh.guard import PATIENT, SHARED, Guard
+from libmh.journal import Journal
 from libmh.readings import Readings
-from libmh.spec import DEFAULT_DEADLINE, Effect, Interface, Kind, Member, Plain
+from libmh.spec import DEFAULT_DEADLINE, Access, Effect, Interface, Kind, Member, Plain
 
 log = logging.getLogger("libmh.dispatch")
 MAX_OUTSTANDING = 1024
@@ -206,7 +206,7 @@ class Dispatcher:
         await self.authorise(call)
         outcome = "failed"
         try:
-            answer = await self._run(call)
+            answer = await self._journalled(call)
             outcome = "done"
         except Problem as problem:
             outcome = problem.word
@@ -219,10 +219,10 @@ class Dispatcher:
         return answer
 
     async def _journalled(self, call: Call) -> Plain:
-        """Run it; what changes something can be looked up later."""
-        if call.member.effect is Effect.READS:
+        """Run it; what only some may have changed can be looked up later."""
+        request, member = call.request, call.member
+        if member.access is Access.OPEN or (request.verb is Verb.CALL and member.effect is Effect.READS):
             return await self._run(call)
-        request = call.request
         self.journal.begin(request.id, call.member.action, call.objects, request.caller.described)
         try:
             answer = await self._run(call)

@@ -84,6 +84,23 @@ class Explanation:
     role: Annotated[str | None, "the identity's; absent where it has none"] = None
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request that changes something."""
+
+    id: Annotated[str, "the request's; whoever asks again under it is answered from the record"]
+    member: Annotated[str, "org.matahariproject.Services.restart"]
+    objects: Annotated[dict[str, str], "what it acts on"]
+    by: Annotated[str, "who asked: amqp CN=console, dbus uid 0"]
+    started: Annotated[Time, "when it began"]
+    outcome: Annotated[
+        str, "running, done, the word of an error, or interrupted when the agent ended meanwhile"
+    ]
+    finished: Annotated[Time | None, "when it ended"] = None
+    message: Annotated[str | None, "what went wrong"] = None
+    result: Annotated[Plain, "the answer, if it is no longer than 4 kB"] = None
+
+
 @interface("org.matahariproject.Agent", version="1.0")
 class Agent(Protocol):
     """The agent process: what it serves, how it is connected, how much it logs."""
@@ -171,6 +188,23 @@ class Agent(Protocol):
     ) -> list[PastEvent]:
         """Events of the last day, the oldest first; at most 10,000 are kept. Heartbeats, changes of
         properties and of connections are not. `not-implemented` where the agent keeps none."""
+        ...
+
+    @method(inline=True, returns="jobs")
+    def jobs(
+        self, limit: Annotated[U32, "the last so many; 0 is all of the 500 that are kept"] = 100
+    ) -> list[Job]:
+        """What this agent was asked to change, the newest first, since before it was started."""
+        ...
+
+    @method(inline=True, objects=("id",), returns="job")
+    def job(self, id: Annotated[str, "of the request"]) -> Job:  # noqa: A002 - its name on the wire
+        """One of them; `not-found` where this agent has not been asked that, or long ago."""
+        ...
+
+    @method(inline=True, returns="jobs")
+    def operations(self) -> list[Job]:
+        """What runs now, the newest first."""
         ...
 
     @event()
