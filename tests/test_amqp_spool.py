@@ -1,6 +1,7 @@
 """Events that were not told yet, on disk: in order, at least once, bounded, whatever becomes of us."""
 
 import asyncio
+import json
 import sqlite3
 import subprocess
 import sys
@@ -13,17 +14,22 @@ import pytest
 from amqp_peers import Wire
 from amqp_serving import SOURCE, TOY, Toy, asking, broker_agent, direct_agent, run, running_broker
 from libmh.agent import ThisAgent
+from libmh.api.agent import Agent as AgentInterface
 from libmh.errors import NotImplementedHere
 from libmh.events import Event, Hub
 from libmh.spec import interface_of
 from mh_amqp import messages, spool
-from mh_amqp.events import Encoded, Outbox, decode_event, lasting
+from mh_amqp.events import Encoded, Outbox, decode_event, encode_event, lasting
 from mh_amqp.messages import Message
 from mh_amqp.outcome import Word
 from mh_amqp.spool import Spool
 from mh_amqp.upkeep import Pace
+from processes import agent as agent_process
+from processes import command as command_path
 from test_amqp_events import keep, take
 from waiting import eventually
+
+PAST = interface_of(AgentInterface).name
 
 
 def opened(path: Path) -> Spool:
@@ -271,3 +277,34 @@ def test_an_agent_without_a_spool_says_so() -> None:
     me: ThisAgent = this()[0]
     with pytest.raises(NotImplementedHere, match="keeps no events"):
         me.past_events()
+
+
+def test_a_console_sees_what_happened_and_then_what_comes(tmp_path: Path) -> None:
+    options = (
+        "--listen",
+        "127.0.0.1:0",
+        "--state",
+        f"{tmp_path}/state",
+        "--config",
+        f"{tmp_path}/agent.toml",
+    )
+    (tmp_path / "agent.toml").write_text('[authority]\n"anonymous" = "operator"\n')
+    (tmp_path / "state").mkdir()
+    early = Spool(tmp_path / "state" / "mh-amqp.events")
+    early.open()
+    raised = Event(PAST, "events_dropped", {"count": 7}, time.time_ns(), 1)
+    early.add("a", encode_event(raised, SOURCE, interface_of(AgentInterface), "x-1"), raised.time)
+    early.close()
+    with agent_process("mh-amqp", *options) as host:
+        mhctl = [command_path("mhctl"), "--on", host.url, "--json", "events", "Agent", "--since"]
+        done = subprocess.run([*mhctl, "1h"], capture_output=True, text=True, timeout=20)
+        assert [json.loads(line)["fields"] for line in done.stdout.splitlines()] == [{"count": 7}], (
+            done.stderr
+        )
+        follows = [*mhctl, "1h", "--follow", "--count", "2"]
+        with subprocess.Popen(follows, stdout=subprocess.PIPE, text=True) as following:
+            assert following.stdout is not None
+            assert json.loads(following.stdout.readline())["fields"] == {"count": 7}
+            host.process.terminate()
+            assert json.loads(following.stdout.readline())["event"] == "going_away"
+            assert following.wait(10) == 0

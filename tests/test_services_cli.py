@@ -12,8 +12,9 @@ from click.testing import CliRunner, Result
 
 from libmh.api.services import Action, JobResult, LogLine, Outcome, Services, Unit, Whom
 from libmh.cli.main import mhctl
-from libmh.cli.services import UnitName, moment_of
+from libmh.cli.services import UnitName
 from libmh.cli.session import Session
+from libmh.cli.values import moment_of
 from libmh.context import Context
 from libmh.errors import InvalidArguments, NotFound
 from libmh.remote import BlockingConnection

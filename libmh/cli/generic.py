@@ -1,60 +1,19 @@
 """Commands that name a member themselves: `get`, `set`, `call`, `events`, `api`, `completion`."""
 
 import click
-from click.shell_completion import CompletionItem
 
 from libmh.call import Verb
+from libmh.cli.events import events_command
 from libmh.cli.keys import key_group
-from libmh.cli.members import call_with_texts, property_of
+from libmh.cli.members import call_with_texts
+from libmh.cli.naming import MemberName, find_member
 from libmh.cli.policy import policy_group
-from libmh.cli.render import as_json, cell, moment, table, word
+from libmh.cli.render import as_json, table
 from libmh.cli.session import Session, pass_session, reported
-from libmh.cli.values import Seconds, from_text, spelled
+from libmh.cli.values import from_text, spelled
 from libmh.errors import InvalidArguments, NotFound
-from libmh.events import Event
 from libmh.providers import all_interfaces, find_interface
 from libmh.spec import Interface, Kind, Member
-
-
-class MemberName(click.ParamType[str]):
-    """`Interface.member`, completed from what is declared."""
-
-    name = "member"
-
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
-
-    def shell_complete(
-        self,
-        ctx: click.Context,  # noqa: ARG002 - the signature is click's
-        param: click.Parameter,  # noqa: ARG002 - the signature is click's
-        incomplete: str,
-    ) -> list[CompletionItem]:
-        names = (
-            (f"{interface.short}.{member.name}", member.summary)
-            for interface in all_interfaces()
-            for member in interface.of(self.kind)
-        )
-        return [
-            CompletionItem(name, help=doc)
-            for name, doc in names
-            if name.lower().startswith(incomplete.lower())
-        ]
-
-
-def find_member(text: str, kind: Kind) -> tuple[Interface, Member]:
-    """The member that `Interface.member` names; the interface by its full name or its last word."""
-    interface_name, _, name = text.rpartition(".")
-    interface = find_interface(interface_name)
-    if interface is None:
-        raise NotFound(f"there is no interface '{interface_name}'; expected Interface.member, got '{text}'")
-    if kind is Kind.PROPERTY:
-        return interface, property_of(interface, name)
-    member = interface.members.get(name)
-    if member is None or member.kind is not kind:
-        known = ", ".join(each.name for each in interface.of(kind))
-        raise NotFound(f"'{interface.short}.{name}' is not a {kind}; there are {known or 'none'}")
-    return interface, member
 
 
 @click.command("get")
@@ -104,64 +63,6 @@ def call_command(session: Session, name: str, arguments: tuple[str, ...]) -> Non
         call_with_texts(session, interface, member, texts)
 
     reported(session, work)
-
-
-@click.command("events")
-@click.argument("what", default="", metavar="[INTERFACE[.EVENT]]", type=MemberName(Kind.EVENT))
-@click.option("--count", type=click.IntRange(min=1), help="End after so many.")
-@click.option("--for", "seconds", type=Seconds(0.1), help="Fail when none comes for so many seconds.")
-@pass_session
-def events_command(session: Session, what: str, count: int | None, seconds: float | None) -> None:
-    """Show events as they come: all, those of an interface, or one. JSON is one object a line."""
-
-    def work() -> None:
-        interface, member = _asked(what)
-        if session.url == "local:":
-            raise InvalidArguments(
-                "'local:' raises no events; name an agent with --on, such as --on system:"
-            )
-        stream = session.connection().events(interface, member, seconds or session.timeout)
-        for number, event in enumerate(stream, 1):
-            _print_event(session, event)
-            if number == count:
-                return
-
-    reported(session, work)
-
-
-def _asked(what: str) -> tuple[str, str]:
-    if not what:
-        return "", ""
-    interface = find_interface(what)
-    if interface is not None:
-        return interface.name, ""
-    declared, member = find_member(what, Kind.EVENT)
-    return declared.name, member.name
-
-
-def _print_event(session: Session, event: Event) -> None:
-    if session.json:
-        plain = {
-            "interface": event.interface,
-            "event": event.member,
-            "host": event.host,
-            "time": event.time,
-            "sequence": event.sequence,
-            "fields": dict(event.fields),
-        }
-        print(as_json(plain, lines=True), flush=True)
-        return
-    interface = find_interface(event.interface)
-    declared = interface.members.get(event.member) if interface else None
-    types = {argument.name: argument.type for argument in declared.arguments} if declared else {}
-    fields = " ".join(
-        f"{name}={cell(types[name], value) if name in types else word(value)}"
-        for name, value in event.fields.items()
-    )
-    print(
-        f"{moment(event.time)}  {event.name if event.member else event.interface + ' changed'}  {fields}",
-        flush=True,
-    )
 
 
 @click.command("api")

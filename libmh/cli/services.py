@@ -1,8 +1,6 @@
 """`mhctl services`: the words of who keeps services running, beside the derived commands."""
 
-import datetime as dt
 import fnmatch
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -16,6 +14,7 @@ from libmh.cli.members import confirm, show_properties
 from libmh.cli.progress import shown
 from libmh.cli.render import as_json, harmless, moment
 from libmh.cli.session import Session, pass_session, reported
+from libmh.cli.values import moment_of
 from libmh.errors import InvalidArguments, Problem
 from libmh.spec import Effect, Member, Plain, interface_of
 
@@ -24,10 +23,7 @@ LOCAL = "local:"
 ALL_SERVICES = "*.service"
 LIMIT_MS = 90_000
 SHARE = 0.9  # of the time that the caller has: the outcome still has to be told
-NANOSECONDS = 10**9
 ERROR = 3  # of syslog's priorities
-AGO = re.compile(r"([0-9]{1,9})([smhd])")
-UNITS_OF_TIME: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 COLOURS: Mapping[str, str] = {
     "active": "green",
     "failed": "red",
@@ -209,20 +205,6 @@ def _print_line(line: Mapping[str, Any], indent: str) -> None:
     text = f"{indent}{moment(int(line.get('time', 0)))} {who}: {line.get('message', '')}"
     priority = line.get("priority")
     click.secho(harmless(text), fg="red" if isinstance(priority, int) and priority <= ERROR else None)
-
-
-def moment_of(text: str) -> int:
-    """Nanoseconds since the epoch of `10m` (ago) or an ISO time; 0 for nothing."""
-    if not text:
-        return 0
-    now = dt.datetime.now(dt.UTC)
-    ago = AGO.fullmatch(text)
-    try:
-        when = now - dt.timedelta(seconds=int(ago[1]) * UNITS_OF_TIME[ago[2]]) if ago else None
-        when = when or dt.datetime.fromisoformat(text).astimezone(dt.UTC)
-    except (ValueError, OverflowError):
-        raise InvalidArguments(f"--since: expected 10m, 2h, 1d or an ISO time, got '{text}'") from None
-    return max(0, int(when.timestamp() * NANOSECONDS))
 
 
 @click.command("watch")

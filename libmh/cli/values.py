@@ -1,6 +1,8 @@
 """What a person types, as the plain tree that a member takes: JSON where a word is not enough."""
 
+import datetime as dt
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +13,9 @@ from libmh.spec import Anything, ListOf, MapOf, OptionalOf, Plain, RecordOf, Sca
 from libmh.wire import refuse
 
 MAX_SECONDS = 7 * 24 * 3600
+NANOSECONDS = 10**9
+AGO = re.compile(r"([0-9]{1,9})([smhd])")
+UNITS_OF_TIME: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 TRUTH: Mapping[str, bool] = {"true": True, "yes": True, "on": True, "1": True} | {
     "false": False,
     "no": False,
@@ -131,3 +136,17 @@ def spelled(declared: Type) -> str:
             return record.__name__
         case Anything():
             return "any"
+
+
+def moment_of(text: str) -> int:
+    """Nanoseconds since the epoch of `10m` (ago) or an ISO time; 0 for nothing."""
+    if not text:
+        return 0
+    now = dt.datetime.now(dt.UTC)
+    ago = AGO.fullmatch(text)
+    try:
+        when = now - dt.timedelta(seconds=int(ago[1]) * UNITS_OF_TIME[ago[2]]) if ago else None
+        when = when or dt.datetime.fromisoformat(text).astimezone(dt.UTC)
+    except (ValueError, OverflowError):
+        raise InvalidArguments(f"--since: expected 10m, 2h, 1d or an ISO time, got '{text}'") from None
+    return max(0, int(when.timestamp() * NANOSECONDS))
