@@ -88,6 +88,13 @@ class Line(Protocol):
         """Send to each of these; `refused` tells for which of them it was not taken."""
         ...
 
+    async def leave(
+        self, request: Request, hosts: Sequence[str], where: Where, seconds: float
+    ) -> dict[str, Problem | None]:
+        """Leave it for each of these at the broker, which keeps it for so long; what kept it from being
+        left, by host. Nobody is answered."""
+        ...
+
     def forget(self, request: Request) -> None:
         """Nobody hears the answers any more."""
 

@@ -1,7 +1,7 @@
 """Many hosts at once for plain Python: `with fleet(url) as hosts: hosts.call(Services.restart, "nginx")`."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
 from types import TracebackType
@@ -9,10 +9,11 @@ from typing import Any, Self
 
 from libmh.call import Request
 from libmh.client import FLEETS, request_for
-from libmh.errors import InvalidArguments, not_installed
+from libmh.errors import InvalidArguments, NotFound, Problem, Unavailable, not_installed
 from libmh.fleet import Line, fan_out
 from libmh.loops import CLOSE_SECONDS, LoopThread
-from libmh.outcomes import Account, Plan, Result, share
+from libmh.outcomes import Account, Host, Plan, Result, share
+from libmh.selection import Where
 from libmh.selection import where as requirements
 from libmh.spec import member_of
 
@@ -88,6 +89,25 @@ class Fleet:
         for _ in running:
             pass
         return running.account
+
+    def leave(
+        self, request: Request, where: Where, seconds: float, uuids: Sequence[str] | None = None
+    ) -> list[tuple[Host, Problem | None]]:
+        """Leave a request at the broker for so long, for hosts that may be off: those that the conductor
+        knows, or `uuids`. For each what kept it from being left. Raises `Unavailable` where hosts have to be
+        known and no conductor answers, `NotFound` where none is meant."""
+        return self._thread.run(self._leave(request, where, seconds, uuids), None)
+
+    async def _leave(
+        self, request: Request, where: Where, seconds: float, uuids: Sequence[str] | None
+    ) -> list[tuple[Host, Problem | None]]:
+        found = await self._line.select(where) if uuids is None else [Host(uuid) for uuid in uuids]
+        if found is None:
+            raise Unavailable("no conductor answers, and nobody else knows of hosts that are off")
+        if not found:
+            raise NotFound("no host that is known fulfils what is asked for")
+        told = await self._line.leave(request, [host.uuid for host in found], where, seconds)
+        return [(host, told[host.uuid]) for host in found]
 
     def close(self) -> None:
         if not self._thread.closed:

@@ -188,6 +188,11 @@ class ToyLine:
         elif told is not None:
             hear(ToyReply(uuid, told))
 
+    async def leave(
+        self, request: Request, hosts: Sequence[str], where: Where, seconds: float
+    ) -> dict[str, Problem | None]:
+        raise Unavailable("nothing is left here")
+
     def forget(self, request: Request) -> None:
         return
 

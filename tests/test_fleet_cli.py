@@ -38,6 +38,19 @@ class Fleet:
     state: Path
     hosts: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
+    def start(self, name: str, how: str = "well") -> "subprocess.Popen[str]":
+        """A host, as it is configured."""
+        options = ("--broker", self.url, "--config", f"{self.state}/{name}.toml", "--report-interval", "60")
+        self.hosts[name] = spawn(
+            [sys.executable, str(HERE / "fleet_host.py"), name, str(self.state / name), how, *options],
+            stdout=subprocess.PIPE,
+        )
+        return self.hosts[name]
+
+    def stop(self) -> None:
+        for host in self.hosts.values():
+            stop(host)
+
     def ran(self, name: str) -> int:
         """How often a host has run what changes something."""
         path = self.state / name / "ran"
@@ -61,15 +74,9 @@ def running(state: Path, hosts: dict[str, tuple[str, str]], *, conductor: bool =
         if conductor:
             stack.enter_context(agent("mh-conductor", "--broker", broker.url, "--state", str(state / "c")))
         for name, (role, how) in hosts.items():
-            config = state / f"{name}.toml"
-            config.write_text(f'[authority]\nanonymous = "{role}"\n')
-            options = ("--broker", broker.url, "--config", str(config), "--report-interval", "60")
-            host = spawn(
-                [sys.executable, str(HERE / "fleet_host.py"), name, str(state / name), how, *options],
-                stdout=subprocess.PIPE,
-            )
-            stack.callback(stop, host)
-            made.hosts[name] = host
+            (state / f"{name}.toml").write_text(f'[authority]\nanonymous = "{role}"\n')
+            made.start(name, how)
+        stack.callback(made.stop)
         for name, host in made.hosts.items():
             assert uuid_of(name) in ready_line(host)
         if conductor:
@@ -182,6 +189,45 @@ def test_without_a_conductor_and_interrupted(tmp_path: Path) -> None:
         assert fleet_.ran("c") == 0
 
 
+def test_hosts_that_are_off_do_it_later_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    hosts = {"alpha": ("operator", "well"), "beta": ("read-only", "well"), "gamma": ("operator", "failing")}
+    with running(tmp_path, hosts) as fleet_:
+
+        def jobs(*words: str) -> dict[str, str]:
+            return {each["hostname"]: each["state"] for each in fleet_.ask("jobs", *words)[1]}
+
+        for name in hosts:
+            stop(fleet_.hosts[name])
+        code, told = fleet_.ask("--all-hosts", *LEVEL, "--queue-for", "1h")
+        assert (code, [each["state"] for each in told]) == (0, ["waiting"] * 3)
+        assert jobs() == {"alpha": "waiting", "beta": "waiting", "gamma": "waiting"}
+        for name, (_, how) in hosts.items():
+            ready_line(fleet_.start(name, how))
+        wait_for(lambda: fleet_.ran("alpha") and fleet_.ran("gamma"), 20)
+        assert jobs() == {"alpha": "done", "beta": "not-run", "gamma": "failed"}
+        assert jobs() == {"beta": "not-run"}  # what has ended was told
+        shown = mhctl("--on", fleet_.url, "jobs", "--all")
+        assert [line.split()[1:4] for line in shown.stdout.splitlines()[1:]] == [
+            ["alpha", "Agent.set_log_level", "done"],
+            ["beta", "Agent.set_log_level", "not-run"],
+            ["gamma", "Agent.set_log_level", "failed"],
+        ]
+        assert "the disk is broken" in shown.stdout
+
+        # one host, for a moment
+        stop(fleet_.hosts["alpha"])
+        one = f"{fleet_.url}/{uuid_of('alpha')}"
+        done = mhctl("--on", one, "--json", "--queue-for", "1s", *LEVEL)
+        assert (done.returncode, json.loads(done.stdout)[0]["host"]) == (0, uuid_of("alpha"))
+        wait_for(lambda: "expired" in mhctl("jobs", "--json").stdout, 20)
+        ready_line(fleet_.start("alpha"))
+        known = json.loads(mhctl("--on", one, "--json", "agent", "jobs").stdout)
+        assert [(job["outcome"], job["by"]) for job in known] == [("done", "amqp anonymous")]
+        assert fleet_.ran("alpha") == 1
+        assert (tmp_path / "home" / "matahari" / "jobs.json").stat().st_mode & 0o777 == 0o600
+
+
 # the command line alone
 
 
@@ -197,6 +243,12 @@ def test_without_a_conductor_and_interrupted(tmp_path: Path) -> None:
         (("--on", "amqp://x", "--all-hosts", "events"), "asks one host"),
         (("--all-hosts", "config", "history"), "this command asks one host"),
         (("--all-hosts", "host", "reboot"), "'reboot' disrupts every host at local:"),
+        (("--queue-for", "2h", "host", "reboot", "--yes"), "needs a host's UUID behind the URL"),
+        (("--on", "amqp://x/y", "--queue-for", "2x", "host", "reboot"), "expected 90s, 30m, 2h"),
+        (("--on", "amqp://x/y", "--queue-for", "8d", "host", "reboot"), "at most 7d"),
+        (("--on", "amqp://x/y", "--queue-for", "2h", "host", "show"), "nobody would see what is read"),
+        (("--on", "amqp://x/y", "--queue-for", "2h", "host", "reboot"), "disrupts amqp://x/y:"),
+        (("--all-hosts", "--batch", "2", "--queue-for", "2h", "host", "reboot"), "takes no --batch"),
     ],
 )
 def test_what_is_refused_before_anybody_is_asked(words: tuple[str, ...], says: str) -> None:

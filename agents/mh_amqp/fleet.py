@@ -22,7 +22,7 @@ from libmh.errors import (
     Timeout,
     Unavailable,
 )
-from libmh.fleet import Hear, Refused, Way
+from libmh.fleet import Hear, Refused, Reply, Way
 from libmh.outcomes import Host
 from libmh.providers import find_interface
 from libmh.selection import Where
@@ -42,6 +42,7 @@ from mh_amqp.status import body_of, problem_of
 
 SELECT_SECONDS = 2.0
 OPEN_SECONDS = 8.0
+LEAVE_SECONDS = 10.0
 SLICE = 100
 """Messages that are sent before the loop may do something else."""
 CLOCKS_SECONDS = 5.0
@@ -112,7 +113,7 @@ class AmqpLine:
         made, message = await self._prepared(request, way, hear)
         taken: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         raw = messages.encode(self._addressed(message, to, way))
-        await made.post.carry(to, raw, lambda came: None if taken.done() else taken.set_result(came))
+        await made.post.carry(to, raw, partial(_settle, taken))
         async with asyncio.timeout(way.lifetime):
             came = await taken
         refusal = _refusal(came, to)
@@ -163,6 +164,23 @@ class AmqpLine:
             addressed = signed(addressed, self._transport.key, milliseconds)
         return replace(addressed, ttl=milliseconds, expiry=expiry)
 
+    async def leave(
+        self, request: Request, hosts: Sequence[str], where: Where, seconds: float
+    ) -> dict[str, Problem | None]:
+        way = Way(seconds, 0, where)
+        made, message = await self._prepared(request, way, _nobody)
+        self.forget(request)
+        left: dict[str, asyncio.Future[Outcome]] = {}
+        for number, uuid in enumerate(hosts, 1):
+            left[uuid] = asyncio.get_running_loop().create_future()
+            raw = messages.encode(self._addressed(replace(message, reply_to=None), host_address(uuid), way))
+            await made.post.carry(host_address(uuid), raw, partial(_settle, left[uuid]))
+            if number % SLICE == 0:
+                await self._breathe(made)
+        if left:
+            await asyncio.wait(left.values(), timeout=LEAVE_SECONDS)
+        return {uuid: _left(came, host_address(uuid)) for uuid, came in left.items()}
+
     def forget(self, request: Request) -> None:
         key = codec.string(request.id)
         made = self._hearing.pop(key, None)
@@ -178,6 +196,21 @@ def _hear(
 ) -> None:
     if came.text("mh:host"):  # a reply of nobody is nobody's
         hear(AmqpReply(came, request, member, interface))
+
+
+def _nobody(_reply: Reply) -> None:
+    """Nobody waits for an answer."""
+
+
+def _settle(taken: "asyncio.Future[Outcome]", came: Outcome) -> None:
+    if not taken.done():
+        taken.set_result(came)
+
+
+def _left(taken: "asyncio.Future[Outcome]", to: str) -> Problem | None:
+    if not taken.done():
+        return Timeout(f"the broker did not say that it keeps what is for '{to}'")
+    return _refusal(taken.result(), to)
 
 
 def _came(uuid: str, refused: Refused, came: Outcome) -> None:

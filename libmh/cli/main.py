@@ -9,7 +9,7 @@ import click
 
 from libmh.cli.session import Session, reported
 from libmh.cli.values import Seconds
-from libmh.cli.wide import hoisted, wide_of
+from libmh.cli.wide import hoisted, queued, wide_of
 from libmh.providers import ELSEWHERE, SHIPPED, find_interface, plugin_interfaces, resolve
 from libmh.spec import interface_of
 
@@ -24,7 +24,7 @@ OVERLAYS: Mapping[str, str] = {
     "services": "libmh.cli.services",
 }
 """Group -> module with `COMMANDS` that stand beside its derived commands, or in their place."""
-GENERIC = ("get", "set", "call", "events", "policy", "key", "api", "completion")
+GENERIC = ("get", "set", "call", "events", "policy", "key", "jobs", "api", "completion")
 
 
 def groups() -> dict[str, str]:
@@ -56,6 +56,10 @@ class Derived(click.Group):
             for command in resolve(f"{OVERLAYS[cmd_name]}:COMMANDS") if cmd_name in OVERLAYS else ():
                 group.replace(command)
             return group
+        if cmd_name == "jobs":
+            from libmh.cli.jobs import jobs_command
+
+            return jobs_command
         if cmd_name in GENERIC:
             from libmh.cli.generic import COMMANDS
 
@@ -95,6 +99,11 @@ class Derived(click.Group):
     "--canary", type=click.IntRange(0, 1_000_000), default=0, metavar="N", help="Ask so many alone, first."
 )
 @click.option("--stop-on-fail", metavar="N|N%", help="Ask no further hosts once more than so many failed.")
+@click.option(
+    "--queue-for",
+    metavar="TIME",
+    help="Leave it at the broker for so long, 2h or 7d, for hosts that are off; see: mhctl jobs.",
+)
 @click.version_option(package_name="matahari", prog_name="mhctl")
 @click.pass_context
 def mhctl(
@@ -104,6 +113,7 @@ def mhctl(
     batch: str | None,
     canary: int,
     stop_on_fail: str | None,
+    queue_for: str | None,
     *,
     as_json: bool,
     all_hosts: bool,
@@ -126,10 +136,12 @@ def mhctl(
     """
     session = Session(url, json=as_json, timeout=timeout)
     context.obj = session
-    reported(
-        session,
-        lambda: session.widen(wide_of(url, where, batch, canary, stop_on_fail, every=all_hosts)),
-    )
+
+    def widen() -> None:
+        many = wide_of(url, where, batch, canary, stop_on_fail, every=all_hosts)
+        session.widen(queued(url, many, queue_for))
+
+    reported(session, widen)
     context.call_on_close(session.close)
 
 

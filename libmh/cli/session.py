@@ -71,6 +71,11 @@ class Session:
             return self.connection().request(request)
         if not many:
             raise InvalidArguments(ONE_HOST)
+        if self.wide.queue_for is not None:
+            from libmh.cli.jobs import leave
+
+            how = interface.members.get(member), self.wide.queue_for
+            raise click.exceptions.Exit(leave(self.wide, request, *how, as_text=not self.json))
         declared = _answered(interface.members.get(member), verb)
         raise click.exceptions.Exit(ask_many(self.wide, request, declared, judge, json=self.json))
 

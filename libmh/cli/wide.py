@@ -6,24 +6,27 @@ Interrupted it is 130.
 """
 
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import click
 
 from libmh.call import Request
 from libmh.cli.render import as_json, cell, harmless, table, word
 from libmh.client import fleet
-from libmh.errors import Problem
+from libmh.errors import InvalidArguments, Problem
 from libmh.outcomes import Account, Judge, Plan, Result, State, share
 from libmh.selection import where as requirements
 from libmh.spec import Plain, Type
 
 OPTIONS: Mapping[str, bool] = MappingProxyType(
-    {"--where": True, "--all-hosts": False, "--batch": True, "--canary": True, "--stop-on-fail": True}
+    dict.fromkeys(("--where", "--batch", "--canary", "--stop-on-fail", "--queue-for"), True)
+    | {"--all-hosts": False}
 )
 """What counts wherever it stands, and whether a value follows."""
 CODES: Mapping[State, int] = MappingProxyType(
@@ -38,17 +41,25 @@ CODES: Mapping[State, int] = MappingProxyType(
 )
 """The exit code, the first that applies."""
 INTERRUPTED = 130
+DURATION = re.compile(r"([0-9]{1,7})([smhd])")
+UNITS_OF_TIME: Mapping[str, int] = MappingProxyType({"s": 1, "m": 60, "h": 3600, "d": 86_400})
+MOST_SECONDS = 7 * 86_400
 MAX_ANSWER = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Wide:
-    """Which hosts are asked, and how."""
+    """Which hosts are asked, and how. `queue_for`: seconds for which the broker keeps it for hosts that are
+    off; then it may be one host, `uuid`."""
 
     url: str
     plan: Plan
+    uuid: str = ""
+    queue_for: float | None = None
 
     def __str__(self) -> str:
+        if self.uuid:
+            return f"{self.url}/{self.uuid}"
         texts = self.plan.where.texts()
         return f"every host at {self.url}" + (f" where {' and '.join(texts)}" if texts else "")
 
@@ -76,6 +87,34 @@ def wide_of(
         None if stop_on_fail is None else share(stop_on_fail, "stop-on-fail"),
     )
     return Wide(url, plan)
+
+
+def duration(text: str) -> float:
+    """Seconds of `90s`, `30m`, `2h` or `7d`. Raises `InvalidArguments`."""
+    found = DURATION.fullmatch(text)
+    seconds = int(found[1]) * UNITS_OF_TIME[found[2]] if found else 0
+    if not 0 < seconds <= MOST_SECONDS:
+        raise InvalidArguments(
+            f"--queue-for: expected 90s, 30m, 2h or at most 7d, got '{text[:60]}'", argument="queue-for"
+        )
+    return float(seconds)
+
+
+def queued(url: str, wide: Wide | None, text: str | None) -> Wide | None:
+    """The same for hosts that are off; one host is meant where no others are. Raises `InvalidArguments`,
+    and click's `UsageError` where none is named."""
+    if text is None:
+        return wide
+    seconds = duration(text)
+    if wide is not None:
+        if wide.plan.batch or wide.plan.canary:
+            raise click.UsageError("--queue-for waits for nobody: it takes no --batch and no --canary")
+        return replace(wide, queue_for=seconds)
+    parts = urlsplit(url)
+    uuid = unquote(parts.path.strip("/"))
+    if not uuid:
+        raise click.UsageError("--queue-for needs a host's UUID behind the URL, --where or --all-hosts")
+    return Wide(urlunsplit(parts._replace(path="")), Plan(), uuid, seconds)
 
 
 def hoisted(words: list[str]) -> list[str]:
