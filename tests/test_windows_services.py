@@ -1,15 +1,20 @@
 """Services of Windows, with the manager and psutil played by fakes."""
 
 import ctypes
+import socket
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from libmh.api.services import Action, JobResult
+from libmh.call import Bound, Request, Verb, prepare, run
 from libmh.errors import BackendFailed, InvalidArguments, NotAuthorized, NotFound, NotImplementedHere
-from libmh.spec import interface_of
+from libmh.spec import Kind, Plain, interface_of
 from libmh.testing import unanswered
 from libmh.windows.scm import Advapi, Control, Start, State, StatusProcess
 from libmh.windows.scm import Status as ServiceStatus
@@ -96,6 +101,64 @@ def test_every_member_is_answered() -> None:
     assert interface_of(WindowsServices).short == "Services"
 
 
+ANSWERS: dict[str, tuple[list[Plain], Callable[[Any], bool]]] = {
+    "list": ([], lambda told: told == ["Appinfo", "Off", "Spooler"]),
+    "enable": (["Spooler"], lambda code: code == 0),
+    "disable": (["Spooler"], lambda code: code == 0),
+    "start": (["Spooler"], lambda code: code == 0),
+    "stop": (["Spooler"], lambda code: code == 0),
+    "status": (["Spooler", 0], lambda code: code == 3),
+    "units": (["Sp*"], lambda told: [each["name"] for each in told] == ["Spooler"]),
+    "act": (["Spooler", "start"], lambda told: told["result"] == "done"),
+    "restart": (["Spooler"], lambda told: (told["result"], told["verb"]) == ("done", "restart")),
+    "reload": (["Spooler"], lambda told: (told["result"], told["verb"]) == ("failed", "reload")),
+}
+ABSENT = ("mask", "unmask", "kill", "reset_failed", "logs", "describe", "unit")
+
+
+def ask(name: str, arguments: list[Plain], verb: Verb = Verb.CALL) -> Plain:
+    """As a transport asks: parsed, run, and converted to what is declared."""
+    services, _ = make()
+    declared = interface_of(WindowsServices)
+    return run(prepare(Bound(declared, services), Request(declared.name, name, verb, arguments)))
+
+
+@pytest.mark.parametrize("name", sorted(each.name for each in interface_of(WindowsServices).of(Kind.METHOD)))
+def test_every_method_answers_what_it_declares_or_that_it_is_not_here(name: str) -> None:
+    if name in ABSENT:
+        with pytest.raises(NotImplementedHere, match="'Spooler': Windows has no"):
+            ask(name, ["Spooler"])
+        return
+    arguments, right = ANSWERS[name]
+    assert right(ask(name, arguments))
+
+
+class FakeRegistry(SimpleNamespace):
+    """As winreg: one key with one value, where there is one."""
+
+    HKEY_LOCAL_MACHINE = 0x80000002
+    value = "9b2c6a58-0000-4000-8000-1c2d3e4f5a6b"
+
+    def OpenKey(self, hive: int, path: str) -> Any:  # noqa: N802 - Windows'
+        assert (hive, path) == (self.HKEY_LOCAL_MACHINE, r"SOFTWARE\Microsoft\Cryptography")
+        return nullcontext(7)
+
+    def QueryValueEx(self, key: int, name: str) -> tuple[str, int]:  # noqa: N802
+        assert (key, name) == (7, "MachineGuid")
+        if not self.value:
+            raise FileNotFoundError(2, "there is no such value")
+        return self.value, 1
+
+
+def test_what_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = FakeRegistry()
+    monkeypatch.setitem(sys.modules, "winreg", registry)
+    monkeypatch.setattr(socket, "gethostname", lambda: "WIN-1")
+    assert [ask(name, [], Verb.GET) for name in ("uuid", "hostname")] == [FakeRegistry.value, "WIN-1"]
+    registry.value = ""
+    assert ask("uuid", [], Verb.GET) == "not-available"
+
+
 def test_services_are_listed() -> None:
     services, _ = make()
     assert services.list_services() == ["Appinfo", "Off", "Spooler"]
@@ -169,17 +232,6 @@ def test_enable_and_disable() -> None:
     assert (services.enable("Spooler"), manager.start_types["Spooler"]) == (0, Start.AUTOMATIC)
     assert (services.disable("Spooler"), manager.start_types["Spooler"]) == (0, Start.DISABLED)
     assert services.enable("None") == 5
-
-
-def test_what_windows_does_not_have() -> None:
-    services, _ = make()
-    calls: list[Callable[[str], object]] = [
-        *(services.mask, services.unmask, services.kill, services.reset_failed),
-        *(services.logs, services.describe, services.unit),
-    ]
-    for call in calls:
-        with pytest.raises(NotImplementedHere, match="Spooler"):
-            call("Spooler")
 
 
 class FakeLibrary:
