@@ -14,6 +14,7 @@ from amqp_peers import HOST, encoded
 from libmh.errors import InvalidArguments
 from mh_amqp.broker_main import address_of
 from mh_amqp.engine import Closed, dial
+from mh_amqp.users import Users
 from test_amqp_engine import run
 
 COMMAND = (sys.executable, "-m", "mh_amqp.broker_main")
@@ -108,3 +109,16 @@ def test_addresses(text: str, address: tuple[str, int]) -> None:
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(InvalidArguments):
         address_of(text)
+
+
+def test_it_makes_the_line_of_a_user(tmp_path: Path) -> None:
+    made = subprocess.run(
+        [*COMMAND, "--make-user", "otto"], input="right\n", capture_output=True, text=True, timeout=20
+    )
+    (tmp_path / "users").write_text(made.stdout)
+    users = Users(tmp_path / "users")
+    assert users.check("otto", "right")
+    assert not users.check("otto", "wrong")
+    assert "right" not in made.stdout
+    refused = subprocess.run([*COMMAND, "--make-user", "CN=x"], input="right\n", text=True, timeout=20)
+    assert refused.returncode == 1

@@ -2,8 +2,9 @@
 
 import argparse
 import asyncio
-import contextlib
+import getpass
 import resource
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from libmh.serve import main as run
 from mh_amqp.broker import Broker, BrokerLimits
 from mh_amqp.engine import DEFAULT_DOOR, Door, Listener, listen
 from mh_amqp.security import door_of
+from mh_amqp.users import verifier
 
 DEFAULT_LISTEN = "127.0.0.1:5672"
 DEFAULT_CONNECTIONS = 10_000
@@ -67,26 +69,50 @@ def listening_at(address: str, listener: Listener) -> str:
     return f"[{host}]:{listener.port}" if ":" in host else f"{host}:{listener.port}"
 
 
+def _user_line(name: str) -> str:
+    """A user's line for the file of `[login]`; the password is read, and shown nowhere."""
+    password = getpass.getpass(f"password of {name}: ") if sys.stdin.isatty() else sys.stdin.readline()
+    return verifier(name, password.rstrip("\n")).line(name)
+
+
 async def _body(process: Process) -> None:
+    if process.options.make_user is not None:
+        print(_user_line(process.options.make_user))
+        return
     address: str = process.options.listen
     broker, listener = await serve(address, limits_of(process.options.connections), door_of(process.config))
-    sweeping = asyncio.create_task(broker.sweep())
+    work = [broker.sweep(), *(listener.attach(path) for path in dict.fromkeys(process.options.attach))]
+    tasks = [asyncio.create_task(each) for each in work]
     try:
         process.ready(f"listening on {listening_at(address, listener)}")
         await process.stop.wait()
     finally:
-        sweeping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await sweeping
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         await listener.close()
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "--make-user",
+        metavar="NAME",
+        help="print a user's line for the file that [login] names, instead of serving; the password comes "
+        "from the terminal, or is the first line of the input",
+    )
+    parser.add_argument(
         "--listen",
         metavar="HOST:PORT",
         default=DEFAULT_LISTEN,
         help=f"beyond loopback it needs [tls]; port 0 picks one (default {DEFAULT_LISTEN})",
+    )
+    parser.add_argument(
+        "--attach",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="also serve the other end of a character device, or of a Unix socket that another listens on,"
+        " such as QEMU's end of a virtio-serial port; repeat it for more",
     )
     parser.add_argument(
         "--connections",
