@@ -37,7 +37,7 @@ P = TypeVar("P")
 TRANSPORTS: Mapping[str, str] = {
     "system": "mh_dbus.client",
     "unix": "mh_dbus.client",
-    **dict.fromkeys(("amqp", "amqps", "amqp+srv", "amqps+srv"), "mh_amqp.client"),
+    **dict.fromkeys(("amqp", "amqps", "amqp+srv", "amqps+srv", "amqp+unix"), "mh_amqp.client"),
 }
 """URL scheme -> module with `async connect(url) -> Transport`; imported when it is first asked for."""
 

@@ -38,7 +38,9 @@ DRAIN_SECONDS = 5.0
 RECHECK_SECONDS = 5.0
 FALLBACK_SECONDS = 5.0
 
-SERVERS: Mapping[str, str] = dict.fromkeys(("amqp", "amqps", "amqp+srv", "amqps+srv"), "mh_amqp.server")
+SERVERS: Mapping[str, str] = dict.fromkeys(
+    ("amqp", "amqps", "amqp+srv", "amqps+srv", "amqp+unix"), "mh_amqp.server"
+)
 """URL scheme -> module with `serve` (see `Server`); imported when it is first asked for."""
 
 

@@ -8,7 +8,7 @@
     listener = await listen("127.0.0.1", 0, served, container="agent")  # listener.port
 
 Messages are bytes here; encoding them is the business of the layer above. All of it lives in one event loop.
-A host that starts with "/" is the path of a Unix socket, and its port is not used.
+A host that starts with "/" is the path of a Unix socket or of a character device, and its port is not used.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from libmh import errors
 from mh_amqp.connection import Connection, Served
+from mh_amqp.device import connect, is_device, served_at
 from mh_amqp.limits import Limits
 from mh_amqp.links import Asked, Delivery, Link, Receiver, Sender
 from mh_amqp.outcome import Outcome, Word, problem
@@ -98,7 +99,9 @@ async def dial(
 async def _connect(pump: Pump, host: str, port: int, login: Login, certified: str) -> None:
     loop = asyncio.get_running_loop()
     secured = None if login.tls is None else login.tls.dialling()
-    if is_unix(host):
+    if is_unix(host) and is_device(host):
+        connect(host, pump)
+    elif is_unix(host):
         await loop.create_unix_connection(lambda: pump, host)
     else:
         named = None if secured is None else certified
@@ -189,6 +192,11 @@ class Listener:
 
         connection.pump.on_made = count
         return connection.pump
+
+    async def attach(self, path: str) -> None:
+        """Serve the other end of a character device, or of a Unix socket that another listens on, for
+        ever."""
+        await served_at(path, self.accept)
 
     async def close(self) -> None:
         """Stop listening, close every connection politely, and wait for that within the closing time."""

@@ -19,6 +19,7 @@ CHANGED = "properties_changed"
 AGENT_CONTAINER = "mh-amqp:"
 """How the container id of a listening agent begins; its host's UUID follows."""
 LOOKED_UP = "+srv"
+PATH_SCHEME = "amqp+unix"
 PORTS = {"amqp": 5672, "amqps": 5671}
 
 
@@ -69,6 +70,8 @@ class Place:
     def shown(self) -> str:
         """For people and logs: without credentials."""
         bracketed = f"[{self.host}]" if ":" in self.host else self.host
+        if self.scheme == PATH_SCHEME:
+            return f"{self.scheme}:{self.host}" + (f"#{self.uuid}" if self.uuid else "")
         if self.looked_up:
             return f"{self.scheme}{LOOKED_UP}://{bracketed}"
         return f"{self.scheme}://{bracketed}:{self.port}" + (f"/{self.uuid}" if self.uuid else "")
@@ -76,12 +79,17 @@ class Place:
 
 def place(url: str) -> Place:
     """The parts of `amqp[s]://[user:password@]host[:port][/HOST-UUID]`; with `+srv` before the colon the
-    host is a domain whose DNS says where its brokers are. Raises `InvalidArguments`."""
+    host is a domain whose DNS says where its brokers are. The host of `amqp+unix:/PATH[#HOST-UUID]` is the
+    path of a Unix socket or a character device. Raises `InvalidArguments`."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:  # a port that is no number, a bracket that does not close
         raise _refusal(url) from error
+    if parts.scheme == PATH_SCHEME:
+        if parts.netloc or not parts.path.startswith("/") or parts.query:
+            raise _refusal(url)
+        return Place(unquote(parts.path), 0, unquote(parts.fragment), scheme=PATH_SCHEME)
     uuid = unquote(parts.path.removeprefix("/"))
     scheme, looked_up = parts.scheme.removesuffix(LOOKED_UP), parts.scheme.endswith(LOOKED_UP)
     if (
