@@ -35,6 +35,7 @@ from mh_amqp.main import main
 from mh_amqp.names import host_address, place
 from mh_amqp.server import identity_at, is_local
 from mh_amqp.upkeep import Pace, Upkeep, login_of
+from processes import agent as started
 from waiting import eventually, wait_for
 
 AGENT = "mh_amqp.main"
@@ -337,3 +338,12 @@ def test_it_hardly_uses_the_processor_when_idle(tmp_path: Path) -> None:
             used = (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - began)
             print(json.dumps({"core": used, "rss": process.memory_info().rss}))
             assert used <= 0.001
+
+
+def test_an_agent_that_does_not_serve_its_host_knows_which_it_is(tmp_path: Path) -> None:
+    found = []
+    for only in ("Network", "Host,Network"):
+        options = ("--listen", f"{HOST}:0", "--state", f"{tmp_path}/{only}", "--only", only)
+        with started("mh-amqp", *options) as running:
+            found.append(running.ready.split("host ")[1])
+    assert found[0] == found[1]

@@ -65,7 +65,9 @@ async def here(process: Process, authority: Authority, only: Sequence[str]) -> A
     host = agent.providers.bound.get(HOST)
     beats = asyncio.create_task(heartbeats(agent, process.stop))
     try:
-        yield Base(agent, cast("Facts", host.provider) if host else None, agent.providers)
+        # which host this is has to be known, served or not
+        identity = agent.providers if host else load(agent.context, [HOST])
+        yield Base(agent, cast("Facts", host.provider) if host else None, identity)
     finally:
         beats.cancel()
 
