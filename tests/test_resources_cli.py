@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from libmh.cli.main import mhctl
@@ -69,6 +70,42 @@ def test_what_recurs_needs_an_agent_that_stays(tmp_path: Path) -> None:
         assert run(*there, "resources", "cancel", "d", "monitor", "60000").exit_code == 0
         gone = run(*there, "resources", "cancel", "d", "monitor", "60000")
         assert (gone.exit_code, "d_monitor_60000" in gone.stderr) == (1, True)
+
+
+def completed(*words: str) -> list[str]:
+    """What a shell offers for the last word."""
+    *before, last = words
+    found = ShellComplete(mhctl, {}, "mhctl", "_MHCTL_COMPLETE").get_completions(before, last)
+    return [each.value for each in found]
+
+
+def test_agents_are_completed_by_what_was_typed() -> None:
+    assert completed("resources", "describe", "-s", "oc") == ["ocf"]
+    assert completed("resources", "describe", "-p", "heart") == ["heartbeat"]
+    assert completed("resources", "invoke", "d", "monitor", "-s", "lsb", "-p", "") == []
+    for before in (
+        ("describe",),
+        ("invoke", "d", "start", "-a"),
+        ("describe", "-s", "ocf", "-p", "heartbeat"),
+    ):
+        assert "Dummy" in completed("resources", *before, "Du")
+    assert completed("resources", "describe", "-p", "nobody", "Du") == []
+    assert completed("resources", "list", "oc") == ["ocf"]
+    assert completed("resources", "list", "ocf", "heart") == ["heartbeat"]
+    assert completed("resources", "providers", "oc") == ["ocf"]
+    assert completed("resources", "describe", "-s", "lsb", "Du") == []
+
+
+def test_resources_are_completed_from_what_recurs(tmp_path: Path) -> None:
+    with (
+        private_bus() as address,
+        agent("mh-dbus", "--bus", address, "--state", str(tmp_path), "--only", "Resources"),
+    ):
+        for action in ("monitor", "status"):
+            asked = ("drill", action, "-a", "Dummy", "-i", "60000", "-o", f"state={tmp_path / 's'}")
+            run("--on", address, "resources", "invoke", *asked)
+        assert completed("--on", address, "resources", "cancel", "dri") == ["drill"]
+        assert completed("--on", address, "resources", "cancel", "x") == []
 
 
 def test_parameters_stay_the_text_that_was_typed() -> None:

@@ -1,12 +1,14 @@
 """`mhctl resources`: the short words of who works with a cluster, beside the derived commands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import click
 
 from libmh.api.resources import Resources
 from libmh.call import Verb
+from libmh.cli.completing import FromHost, words
 from libmh.cli.members import call_with_texts, confirm
 from libmh.cli.render import as_json
 from libmh.cli.session import Session, pass_session, reported
@@ -34,18 +36,51 @@ MEANINGS: Mapping[int, str] = {
 }
 """What return codes of OCF agents mean, and the ancestor's own."""
 
+
+def _provider(standard: str, provider: str | None) -> str:
+    return provider if provider is not None else "heartbeat" if standard.lower() == "ocf" else ""
+
+
+def _of_standard(typed: Mapping[str, Any]) -> Mapping[str, Plain]:
+    return {"standard": typed.get("standard") or "ocf"}
+
+
+def _of_provider(typed: Mapping[str, Any]) -> Mapping[str, Plain]:
+    standard = typed.get("standard") or "ocf"
+    return {"standard": standard, "provider": _provider(standard, typed.get("provider"))}
+
+
+def _resources(operations: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, str]]:
+    """Each resource once, with what runs again of it."""
+    actions: dict[str, list[str]] = {}
+    for each in operations:
+        actions.setdefault(str(each["name"]), []).append(f"{each['action']} {each['interval']}")
+    return ((name, ", ".join(found)) for name, found in actions.items())
+
+
+StandardName = partial(FromHost, "standard", INTERFACE, "list_standards", words)
+"""A standard, completed from those of the host, as the rest is."""
+ProviderName = partial(FromHost, "provider", INTERFACE, "list_providers", words, _of_standard)
+"""A provider of the standard that was typed."""
+AgentName = partial(FromHost, "agent", INTERFACE, "list", words, _of_provider)
+"""An agent of the standard and the provider that were typed."""
+ResourceName = partial(FromHost, "name", INTERFACE, "operations", _resources)
+"""A resource of which something runs again."""
 STANDARD = click.option(
-    "-s", "--standard", default="ocf", show_default=True, help="ocf, lsb, systemd or service."
+    "-s",
+    "--standard",
+    type=StandardName(),
+    default="ocf",
+    show_default=True,
+    help="ocf, lsb, systemd or service.",
 )
-PROVIDER = click.option("-p", "--provider", help="Of an OCF agent; heartbeat when left out.")
+PROVIDER = click.option(
+    "-p", "--provider", type=ProviderName(), help="Of an OCF agent; heartbeat when left out."
+)
 
 
 def _member(name: str) -> Member:
     return INTERFACE.members[name]
-
-
-def _provider(standard: str, provider: str | None) -> str:
-    return provider if provider is not None else "heartbeat" if standard.lower() == "ocf" else ""
 
 
 def _call(session: Session, member: str, /, **texts: str) -> None:
@@ -60,7 +95,7 @@ def standards_command(session: Session) -> None:
 
 
 @click.command("providers")
-@click.argument("standard", default="ocf")
+@click.argument("standard", type=StandardName(), default="ocf")
 @pass_session
 def providers_command(session: Session, standard: str) -> None:
     """Who provides agents of a standard."""
@@ -68,8 +103,8 @@ def providers_command(session: Session, standard: str) -> None:
 
 
 @click.command("list")
-@click.argument("standard", default="ocf")
-@click.argument("provider", default="")
+@click.argument("standard", type=StandardName(), default="ocf")
+@click.argument("provider", type=ProviderName(), default="")
 @pass_session
 def list_command(session: Session, standard: str, provider: str) -> None:
     """Agents, scripts or units of a standard; of ocf those of heartbeat, or of another provider."""
@@ -77,7 +112,7 @@ def list_command(session: Session, standard: str, provider: str) -> None:
 
 
 @click.command("describe")
-@click.argument("agent")
+@click.argument("agent", type=AgentName())
 @STANDARD
 @PROVIDER
 @click.option("--xml", is_flag=True, help="Print the agent's own meta-data.")
@@ -96,7 +131,11 @@ def describe_command(
 @STANDARD
 @PROVIDER
 @click.option(
-    "-a", "--agent", default="", help="The agent, script or unit; the resource's name when left out."
+    "-a",
+    "--agent",
+    type=AgentName(),
+    default="",
+    help="The agent, script or unit; the resource's name when left out.",
 )
 @click.option(
     "-o", "--option", "options", multiple=True, metavar="KEY=VALUE", help="A parameter; repeat it."
@@ -184,7 +223,7 @@ def ops_command(session: Session) -> None:
 
 
 @click.command("cancel")
-@click.argument("name")
+@click.argument("name", type=ResourceName())
 @click.argument("action")
 @click.argument("interval", type=click.IntRange(0), default=0)
 @click.option("-t", "--timeout", type=click.IntRange(0), default=0, help="Milliseconds to wait for its end.")
