@@ -14,7 +14,7 @@ from libmh.context import Context, Settings
 from libmh.dispatch import Authority
 from libmh.errors import Problem
 from libmh.guard import SHARED
-from libmh.providers import Providers
+from libmh.providers import Providers, load
 from libmh.serve import DRAIN_SECONDS, HostAgent, Process, heartbeats, host_agent, with_agent
 from libmh.spec import Plain, interface_of
 from libmh.via import LOCAL, Via, host_interfaces, shipped_here
