@@ -44,7 +44,7 @@ def test_every_command_that_readme_shows_is_one(words: list[str]) -> None:
     path = [
         word
         for at, word in enumerate(words)
-        if not word.startswith("-") and (at == 0 or words[at - 1] != "--on")
+        if not word.startswith("-") and (at == 0 or words[at - 1] not in ("--on", "--where"))
     ]
     asked = path[:2] if path[0] not in ("get", "set", "call", "events", "api") else path[:1]
     result = CliRunner().invoke(mhctl, [*asked, "--help"])

@@ -114,7 +114,8 @@ class Intake:
         self, node: Management, message: Message, delivery: Delivery, identity: str, send: Send
     ) -> None:
         ticket = None
-        send = spread(send, message.number(FLEET))
+        if FLEET in message.properties:
+            send = spread(send, message.number(FLEET))
         if self.signatures is not None:
             try:
                 identity, ticket = self.signatures.check(message, identity)
