@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from proton import symbol
 
@@ -58,7 +58,7 @@ class Connection:
         self._blocked: set[Sender] = set()
         self._names = itertools.count(1)
         self._shared: Handle = None
-        self.pump = Pump(self._handlers(), limits, side)
+        self.pump = Pump(self._handle, limits, side)
         self.pump.engine.container = container
         self.pump.on_made = self._made
         self.pump.on_lost = self._lost
@@ -203,19 +203,10 @@ class Connection:
 
     # events
 
-    def _handlers(self) -> Mapping[int, Callable[[Handle], None]]:
-        return {
-            lib.PN_CONNECTION_REMOTE_OPEN: self._remote_open,
-            lib.PN_CONNECTION_REMOTE_CLOSE: self._remote_close,
-            lib.PN_SESSION_REMOTE_OPEN: self._session_open,
-            lib.PN_SESSION_REMOTE_CLOSE: self._session_close,
-            lib.PN_LINK_REMOTE_OPEN: self._link_open,
-            lib.PN_LINK_REMOTE_CLOSE: self._link_close,
-            lib.PN_LINK_REMOTE_DETACH: self._link_close,
-            lib.PN_LINK_FLOW: self._link_flow,
-            lib.PN_DELIVERY: self._delivery,
-            lib.PN_TRANSPORT_ERROR: self._transport_error,
-        }
+    def _handle(self, kind: int, event: Handle) -> None:
+        handler = self.HANDLERS.get(kind)
+        if handler is not None:
+            handler(self, event)
 
     def _made(self) -> None:
         self.peer = self.pump.peer
@@ -440,6 +431,20 @@ class Connection:
         if session in self._alone:
             self._alone.discard(session)
             lib.pn_session_close(session)
+
+    HANDLERS: ClassVar[Mapping[int, Callable[["Connection", Handle], None]]] = {
+        lib.PN_CONNECTION_REMOTE_OPEN: _remote_open,
+        lib.PN_CONNECTION_REMOTE_CLOSE: _remote_close,
+        lib.PN_SESSION_REMOTE_OPEN: _session_open,
+        lib.PN_SESSION_REMOTE_CLOSE: _session_close,
+        lib.PN_LINK_REMOTE_OPEN: _link_open,
+        lib.PN_LINK_REMOTE_CLOSE: _link_close,
+        lib.PN_LINK_REMOTE_DETACH: _link_close,
+        lib.PN_LINK_FLOW: _link_flow,
+        lib.PN_DELIVERY: _delivery,
+        lib.PN_TRANSPORT_ERROR: _transport_error,
+    }
+    """By type of event; one table for all: thousands of connections would each keep a kilobyte of it."""
 
 
 def _unanswered(link: Link) -> Handle:

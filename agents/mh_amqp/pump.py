@@ -10,7 +10,7 @@ import logging
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from proton import Collector, ProtonException, Transport
@@ -43,11 +43,11 @@ class Closed:
 
 
 class Pump(asyncio.Protocol):
-    """`handlers` are called with the C event for each event type that they name; `lost` once, at the end."""
+    """`handle` is called with the type and the C event of each event; `on_lost` once, at the end."""
 
     def __init__(
         self,
-        handlers: Mapping[int, Callable[[Handle], None]],
+        handle: Callable[[int, Handle], None],
         limits: Limits,
         side: Login | Door,
     ) -> None:
@@ -59,7 +59,7 @@ class Pump(asyncio.Protocol):
         self.on_lost: Callable[[Closed], None] = lambda _: None
         self.on_flushed: Callable[[], None] = lambda: None
         self.on_resumed: Callable[[], None] = lambda: None
-        self._handlers = handlers
+        self._handle = handle
         self._side = side
         self._loop = asyncio.get_running_loop()
         self._collector = Collector()
@@ -150,7 +150,7 @@ class Pump(asyncio.Protocol):
         self._transport.unbind()
         self.on_lost(self.reason or Closed("", "lost"))
         self.engine.free()
-        self._handlers = {}
+        self._handle = lambda _kind, _event: None
         self._dispatch()
         self.on_made = self.on_flushed = self.on_resumed = lambda: None
         self.on_lost = lambda _: None
@@ -263,10 +263,7 @@ class Pump(asyncio.Protocol):
         collector = pn.impl(self._collector)
         while event := lib.pn_collector_peek(collector):
             try:
-                kind = lib.pn_event_type(event)
-                handler = self._handlers.get(kind)
-                if handler is not None:
-                    handler(event)
+                self._handle(lib.pn_event_type(event), event)
             except PEER_FAULTS as error:
                 self._peer_fault(error)
             finally:

@@ -65,6 +65,10 @@ class Stored:
         self.number = next(SEQUENCE)
 
 
+NOTHING: deque[Stored] = deque()
+"""Stays empty: a deque of one's own takes 760 bytes, and most queues never need one."""
+
+
 class Queue:
     """`private` queues have one consumer, whose refusals end a message; from others it goes back to its
     place."""
@@ -89,7 +93,7 @@ class Queue:
         self.bounds = bounds
         self.counters = counters
         self.private = private
-        self.waiting: deque[Stored] = deque()
+        self.waiting: deque[Stored] = NOTHING
         self.in_flight = 0
         self.size = 0
         self.consumers: list[Sender] = []
@@ -119,6 +123,8 @@ class Queue:
         if self.full(size):
             return False
         self._count(size, 1)
+        if self.waiting is NOTHING:
+            self.waiting = deque()
         self.waiting.append(stored)
         return True
 
