@@ -27,6 +27,7 @@ from mh_amqp.names import MANAGEMENT, host_address, listening_place
 from mh_amqp.post import Post
 from mh_amqp.reports import Pace, Sending
 from mh_amqp.security import door_of
+from mh_amqp.selfping import ping
 from mh_amqp.server import farewell, serving
 from mh_amqp.tls import watch
 
@@ -122,14 +123,23 @@ async def dialling(process: Process, base: Base, source: Source) -> None:
     reporter = Reporter(base.facts, agent.context.settings) if base.facts is not None else None
     groups = cast_addresses(process.config)
     served.take_casts(Casts(host_address(source.host), Knowledge(source, reporter), groups))
-    if reporter is not None and interval > 0:
-        sending = Sending(reporter, Pace(interval=interval))
+    sending = Sending(reporter, Pace(interval=interval)) if reporter is not None and interval > 0 else None
+    if sending is not None:
         ending.append(sending.watch(agent.context.events))
 
-        async def report(through: Post) -> None:
-            await sending.run(await asker(through.connection, sending=through))
+    async def ask(through: Post) -> None:
+        made = await asker(through.connection, sending=through)
+        pinging = asyncio.create_task(ping(made, host_address(source.host)))
+        reporting = asyncio.create_task(sending.run(made)) if sending else pinging
+        try:
+            done, _ = await asyncio.wait({pinging, reporting}, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                each.result()
+        finally:
+            pinging.cancel()
+            reporting.cancel()
 
-        served.extras.append(report)
+    served.extras.append(ask)
     try:
         await served.run(process.options.broker, agent.connections)
     finally:
