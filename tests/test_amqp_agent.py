@@ -242,6 +242,9 @@ def test_nobody_is_anonymous_beyond_this_machine() -> None:
     assert identity("10.0.0.7:5672", b"anonymous") == "anonymous@10.0.0.7"
     assert identity("10.0.0.7:5672", b"CN=console") == "CN=console"
     assert identity("10.0.0.7:5672", b"\xff") == "anonymous@10.0.0.7"
+    assert identity("127.0.0.1:5672", b"key:ops") == "anonymous"  # who has a key signs
+    unchecked = identity_at(At("127.0.0.1:5672"), believed=False)  # type: ignore[arg-type]
+    assert unchecked(Message(user_id=b"otto")) == "anonymous"
     assert is_local("fe80::1%lo") is False
     assert login_of(place("amqp://h")).mechanisms == ("ANONYMOUS",)
 

@@ -22,7 +22,8 @@ import pytest
 from amqp_serving import HOST, TOY, UUID, CountingToy, Toy, broker_agent, request, run, value
 from libmh.call import Request, Verb
 from libmh.caller import asking as who_asks
-from libmh.errors import Conflict, NotFound, Problem
+from libmh.errors import Conflict, NotAuthorized, NotFound, Problem
+from libmh.keys import Trusted, generate, load, trust
 from libmh.providers import find_interface
 from libmh.spec import Plain, interface_of
 from mh_amqp import client, messages, raw
@@ -33,6 +34,7 @@ from mh_amqp.engine import Login, dial
 from mh_amqp.links import Delivery
 from mh_amqp.names import host_address
 from mh_amqp.post import receive
+from mh_amqp.signatures import Signatures
 from mh_amqp.upkeep import Pace
 from processes import agent, mhctl
 from rabbitmq import PASSWORD, RabbitMQ, rabbitmq_3, rabbitmq_4
@@ -256,6 +258,25 @@ def test_everybody_comes_back_after_the_broker_was_killed(
     run(test(), 120)
 
 
+def test_a_signature_holds_on_the_way(broker: RabbitMQ, tmp_path: Path) -> None:
+    generate("ops", tmp_path / "ops.key")
+    key = load(tmp_path / "ops.key")
+    trust(key.public, tmp_path / "keys")
+
+    async def test() -> None:
+        async with serving(broker, tmp_path) as agent:
+            agent.served.intake.signatures = Signatures(Trusted(tmp_path / "keys"), required=True)
+            unsigned, signing = await connect(at_host(broker)), await connect(at_host(broker))
+            signing.key = key
+            assert await signing.call(asked("echo", "who")) == "key:ops"
+            with pytest.raises(NotAuthorized, match="only signed requests"):
+                await unsigned.call(asked("echo", "who"))
+            await unsigned.close()
+            await signing.close()
+
+    run(test(), 60)
+
+
 def told_of_queues(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What was said of the queues that subscriptions leave behind."""
     return [each.getMessage() for each in caplog.records if "set_policy" in each.getMessage()]
@@ -280,5 +301,8 @@ def test_a_fleet_works_over_it(broker: RabbitMQ, tmp_path: Path) -> None:
         shown = mhctl("--on", f"{url}/{uuid}", "--json", "host", "show", "hostname", "memory")
         assert shown.returncode == 0, shown.stderr
         assert json.loads(shown.stdout)["memory"] > 0
+        many = mhctl("--on", url, "--where", "memory=>= 1", "--json", "get", "Host.hostname")
+        assert many.returncode == 0, many.stderr
+        assert json.loads(many.stdout)["hosts"][0]["uuid"] == uuid
         refused = mhctl("--on", f"{url}/{uuid}", "call", "Services.restart", "nothing")
         assert refused.returncode == 3, refused.stderr
