@@ -163,5 +163,5 @@ def test_openrc_runs_scripts_where_it_is(context: Context) -> None:
         "rc-service good start",
         "rc-update add good default",
         "rc-service good status",
-        "rc-update --all del good",
+        "rc-update del good default",
     ]

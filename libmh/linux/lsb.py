@@ -20,7 +20,7 @@ DESCRIPTION = re.compile(r"^#\s*Short-Description:[ \t]*(\S.*)$", re.MULTILINE)
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # status codes of LSB, and the ancestor's in the range that LSB leaves to applications
-RUNNING, NOT_RUNNING, UNKNOWN = 0, 3, 4
+RUNNING, DEAD, NOT_RUNNING, UNKNOWN = 0, 1, 3, 4
 SIGNALLED, TIMED_OUT = 194, 198
 MAX_SECONDS = 85.0  # below the deadline of the call, so that the code is told
 REAPED_WITHIN = 1.0

@@ -1,12 +1,12 @@
 """OpenRC: init scripts that rc-service(8) runs and rc-update(8) puts into runlevels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from libmh.api.services import Unit
 from libmh.context import Root
 from libmh.errors import NotImplementedHere
-from libmh.linux import programs, sysfs
+from libmh.linux import lsb, programs, sysfs
 from libmh.linux.runner import Ending
 
 RUNNING = "/run/openrc"
@@ -19,6 +19,9 @@ STATES = (
     ("stopping", "deactivating"),
     ("started", "active"),
 )
+"""Directory of /run/openrc -> systemd's word; what is stopping is in `started`, too."""
+CODES: Mapping[int, int] = {4: lsb.RUNNING, 8: lsb.NOT_RUNNING, 16: lsb.NOT_RUNNING, 32: lsb.DEAD}
+"""Its own status codes (stopping, starting, inactive, crashed) as LSB's, of which 4 is another."""
 
 
 def runs(root: Root) -> bool:
@@ -38,15 +41,28 @@ def enable(root: Root, script: str) -> int:
 
 def disable(root: Root, script: str) -> int:
     """Take it out of all runlevels; it being in none is fine."""
-    if not enabled(root, script):
-        return 0
-    return programs.run_below(root, _program(root, "rc-update"), ("--all", "del", script), TOOL_SECONDS).rc
+    levels = runlevels(root, script)
+    if not levels:
+        return 0  # rc-update fails where a runlevel that it is told does not have it
+    return programs.run_below(root, _program(root, "rc-update"), ("del", script, *levels), TOOL_SECONDS).rc
 
 
-def enabled(root: Root, script: str) -> bool:
-    """Whether a runlevel has it."""
+def runlevels(root: Root, script: str) -> list[str]:
+    """The runlevels that have it."""
     levels = sysfs.children(root, RUNLEVELS)
-    return any(sysfs.exists(root, f"{RUNLEVELS}/{level}/{script}") for level in levels)
+    return [level for level in levels if sysfs.exists(root, f"{RUNLEVELS}/{level}/{script}")]
+
+
+def status(root: Root, script: str, seconds: float) -> int:
+    """LSB's code; a script's own where it has another."""
+    code = run(root, script, "status", seconds).rc
+    return CODES.get(code, code)
+
+
+def state(root: Root, script: str) -> tuple[str, str]:
+    """OpenRC's word for the state that it keeps below /run, and systemd's."""
+    found = (each for each in STATES if sysfs.exists(root, f"{RUNNING}/{each[0]}/{script}"))
+    return next(found, ("stopped", "inactive"))
 
 
 def units(root: Root, units: Sequence[Unit], state: str) -> list[Unit]:
@@ -57,11 +73,8 @@ def units(root: Root, units: Sequence[Unit], state: str) -> list[Unit]:
 
 def _unit(root: Root, unit: Unit) -> Unit:
     script = unit.name.removesuffix(".service")
-    word, active = next(
-        (each for each in STATES if sysfs.exists(root, f"{RUNNING}/{each[0]}/{script}")),
-        ("stopped", "inactive"),
-    )
-    enablement = "enabled" if enabled(root, script) else "disabled"
+    word, active = state(root, script)
+    enablement = "enabled" if runlevels(root, script) else "disabled"
     return replace(unit, active_state=active, sub_state=word, enablement=enablement)
 
 

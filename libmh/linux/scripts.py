@@ -52,7 +52,7 @@ class UnderScripts:
         if not self._openrc:
             return lsb.status(self._root, name, seconds)
         script = self._known(name)
-        return self._run(script, "status", seconds).rc if script else lsb.UNKNOWN
+        return openrc.status(self._root, script, seconds) if script else lsb.UNKNOWN
 
     def units(self, pattern: str, state: str) -> list[Unit]:
         units = lsb.units(self._root, pattern, "" if self._openrc else state)
@@ -88,8 +88,13 @@ class UnderScripts:
     def act(self, name: str, verb: Action, seconds: float) -> Outcome:
         script = self._script(name)
         ending = self._run(script, VERBS.get(verb, str(verb)), seconds)
-        active = STATES.get(self.status(script, STATUS_SECONDS), "unknown")
-        return outcome(script, verb, ending, active)
+        return outcome(script, verb, ending, *self._state(script))
+
+    def _state(self, script: str) -> tuple[str, str]:
+        if self._openrc:
+            word, active = openrc.state(self._root, script)
+            return active, word
+        return STATES.get(self.status(script, STATUS_SECONDS), "unknown"), "unknown"
 
     def mask(self, name: str) -> Outcome:
         raise only_systemd("mask", name)
@@ -125,7 +130,7 @@ class UnderScripts:
         return script
 
 
-def outcome(script: str, verb: str, ending: Ending, active: str) -> Outcome:
+def outcome(script: str, verb: str, ending: Ending, active: str, sub: str) -> Outcome:
     """What a run of a script means; its last words are the log."""
     done = ending.rc == 0
     result = JobResult.DONE if done else JobResult.TIMEOUT if ending.rc == TIMED_OUT else JobResult.FAILED
@@ -138,7 +143,7 @@ def outcome(script: str, verb: str, ending: Ending, active: str) -> Outcome:
         seconds=ending.seconds,
         load_state="loaded",
         active_state=active,
-        sub_state="unknown",
+        sub_state=sub,
         reason=None if done else _reason(script, verb, ending.rc),
         exit_status=None if done else ending.rc,
         log=None if done else [LogLine(now, line[: journal.MAX_MESSAGE]) for line in said[-LINES:]],
