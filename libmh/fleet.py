@@ -14,7 +14,7 @@ slow, is not there, or was not asked any more.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from libmh.api.agent import Agent
 from libmh.api.host import Host as HostInterface
 from libmh.call import Request, Verb
 from libmh.errors import NotAuthorized, NotFound, Problem, Timeout, Unavailable
+from libmh.journal import DONE, RUNNING
 from libmh.outcomes import Account, Host, Judge, Known, Plan, Result, State, judge_for, waves
 from libmh.providers import find_interface
 from libmh.selection import Where
@@ -31,7 +32,8 @@ log = logging.getLogger(__name__)
 MARGIN = 1.0
 """Seconds that the way there and back may take beyond the deadline that a host keeps."""
 QUIET_SECONDS = 2.0
-"""After so long who is silent is asked whether it is there."""
+"""When nobody was heard for so long, the silent are asked whether they are there."""
+QUIET_PER_HOST = 0.001
 PROBE_SECONDS = 2.0
 ROLL_SECONDS = 5.0
 ROLL_PAUSE = 1.0
@@ -39,6 +41,9 @@ ROLL_PAUSE = 1.0
 SPREAD_PER_HOST = 0.0001
 """Hosts put off their answers, by so much for each host that is asked."""
 MOST_SPREAD = 1.0
+LATE_SECONDS = 5.0
+"""How much longer than it is waited for a request may still be run: clocks differ."""
+AGENT = interface_of(Agent)
 
 
 class Reply(Protocol):
@@ -135,7 +140,7 @@ class _FanOut:
         self._there: set[str] = set()
         self._gone: set[str] = set()
         self._done = asyncio.Event()
-        self._began = 0.0
+        self._began = self._last = 0.0
 
     async def run(self) -> None:
         hosts = await self._expected()
@@ -211,24 +216,32 @@ class _FanOut:
         else:
             await self._send(way)
         end = self._began + way.lifetime
-        quiet = self._began + QUIET_SECONDS + spread
-        for until, step in ((quiet, self._ask_again), (quiet + PROBE_SECONDS, self._give_up)):
-            await self._until(min(until, end))
+        self._last = self._began + QUIET_PER_HOST * len(hosts)
+        for pause, step in ((QUIET_SECONDS + spread, self._ask_again), (PROBE_SECONDS, self._give_up)):
+            await self._until_silence(pause, end)
             if self._done.is_set() or loop.time() >= end:
                 break
+            self._last = loop.time()
             await step(way)
         await self._until(end)
-        await self._close_wave()
+        await self._look_up()
+        self._close_wave(end + LATE_SECONDS)
 
     async def _until(self, when: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(when):
                 await self._done.wait()
 
+    async def _until_silence(self, seconds: float, end: float) -> None:
+        """Until nobody was heard for so long, or all were, or `end`."""
+        loop = asyncio.get_running_loop()
+        while not self._done.is_set() and loop.time() < min(self._last + seconds, end):
+            await self._until(min(self._last + seconds, end))
+
     async def _ask_again(self, way: Way) -> None:
         """Ask the silent whether they are there. What may be run twice is sent to them again, under its id,
         for they may have been without a connection just then."""
-        ping = Request(interface_of(Agent).name, "ping", deadline=PROBE_SECONDS)
+        ping = Request(AGENT.name, "ping", deadline=PROBE_SECONDS)
         silent = sorted(self._waiting)
         probe = Way(PROBE_SECONDS, len(silent), Where())
         try:
@@ -246,20 +259,59 @@ class _FanOut:
         self._gone = self._waiting - self._there
         self._look_done()
 
-    async def _close_wave(self) -> None:
+    async def _look_up(self) -> None:
+        """Ask those that are there what came of it: only the answer may have been lost, or be late."""
+        there = self._waiting & self._there
+        if not there or reads(self._member, self.request):
+            return
+        asked = Request(AGENT.name, "job", Verb.CALL, {"id": self.request.id}, deadline=PROBE_SECONDS)
+        heard = asyncio.Event()
+
+        def came(reply: Reply) -> None:
+            there.discard(reply.host)
+            if reply.host in self._waiting and reply.problem() is None:
+                self._take_job(reply)
+            if not there:
+                heard.set()
+
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                way = Way(PROBE_SECONDS, len(there))
+                await self.line.send(asked, sorted(there), way, came, lambda _uuid, _problem: None)
+                await heard.wait()
+        except (Unavailable, Timeout, TimeoutError) as problem:
+            log.info("what came of it cannot be looked up everywhere: %s", problem)
+        finally:
+            self.line.forget(asked)
+
+    def _take_job(self, reply: Reply) -> None:
+        told = reply.value()
+        job: Mapping[str, Plain] = told if isinstance(told, dict) else {}
+        outcome, message = str(job.get("outcome")), str(job.get("message") or "")
+        if outcome == RUNNING:
+            message = f"it still runs: see job {self.request.id} of that host"
+            self._settle(reply.host, State.TIMED_OUT, message=message)
+        elif outcome == DONE:
+            self._settle_answer(reply.host, lambda: job.get("result"))
+        else:
+            self._settle(reply.host, State.FAILED, outcome, message)
+        self._waiting.discard(reply.host)
+
+    def _close_wave(self, until: float) -> None:
+        left = max(0.0, until - asyncio.get_running_loop().time())
+        may = "" if reads(self._member, self.request) else f"; it may still do it within {left:.0f} s"
         for uuid in sorted(self._waiting):
             if uuid in self._there:
                 self._settle(uuid, State.TIMED_OUT, message=f"it did not answer within {self._seconds:g} s")
             else:
-                self._settle(
-                    uuid, State.OFFLINE, message="it is silent, also when asked whether it is there"
-                )
+                self._settle(uuid, State.OFFLINE, message=f"it does not say that it is there{may}")
         self._waiting.clear()
 
     # what comes
 
     def _heard(self, reply: Reply) -> None:
         uuid = reply.host
+        self._last = asyncio.get_running_loop().time()
         if uuid not in self._waiting and self.account.settled(uuid):
             self.account.repeated += 1
             return
@@ -268,14 +320,18 @@ class _FanOut:
             state = State.DENIED if isinstance(problem, NotAuthorized) else State.FAILED
             self._settle(uuid, state, problem.word, problem.message)
         else:
-            said = self._judge(reply.value) if self._judge is not None else ""
-            state = State.FAILED if said else State.ANSWERED
-            self._settle(uuid, state, "failed" if said else "", said, reply.value)
+            self._settle_answer(uuid, reply.value)
         self._waiting.discard(uuid)
         self._look_done()
 
+    def _settle_answer(self, uuid: str, read: Callable[[], Plain]) -> None:
+        said = self._judge(read) if self._judge is not None else ""
+        state = State.FAILED if said else State.ANSWERED
+        self._settle(uuid, state, "failed" if said else "", said, read)
+
     def _alive(self, reply: Reply) -> None:
         self._there.add(reply.host)
+        self._last = asyncio.get_running_loop().time()
 
     def _refused(self, uuid: str, problem: Problem) -> None:
         if uuid in self._waiting:
@@ -315,8 +371,13 @@ def deadline_of(request: Request, member: Member | None) -> float:
     return max(member.deadline if member else 0.0, DEFAULT_DEADLINE)
 
 
+def reads(member: Member | None, request: Request) -> bool:
+    """Whether a request changes nothing."""
+    if request.verb is Verb.CALL:
+        return member is not None and member.effect is Effect.READS
+    return request.verb is not Verb.SET
+
+
 def repeatable(member: Member | None, request: Request) -> bool:
     """Whether it does no harm to run a request twice."""
-    if request.verb in (Verb.GET, Verb.GET_ALL):
-        return True
-    return member is not None and (member.idempotent or member.effect is Effect.READS)
+    return reads(member, request) or (member is not None and member.idempotent)

@@ -161,6 +161,7 @@ class ToyLine:
     answers: dict[str, Plain | Problem]
     known: bool = True
     there: Sequence[str] = ()
+    jobs: dict[str, Plain] = field(default_factory=dict)
     sent: list[tuple[str, int]] = field(default_factory=list)
 
     async def select(self, where: Where) -> list[Host] | None:
@@ -183,6 +184,9 @@ class ToyLine:
         if request.member == "ping":
             if uuid in self.there:
                 hear(ToyReply(uuid))
+        elif request.member == "job":
+            job = self.jobs.get(uuid)
+            hear(ToyReply(uuid, job, None if job else NotFound("not asked")))
         elif isinstance(told, Problem):
             hear(ToyReply(uuid, fault=told))
         elif told is not None:
@@ -243,7 +247,8 @@ def test_every_host_is_accounted_for() -> None:
     assert {result.hostname for result in told} == {f"node{number}" for number in range(1, 6)}
     assert account.summary() == "1 of 5 answered, 1 failed, 1 denied, 1 timed out, 1 offline"
     assert not account.good
-    assert line.sent == [("strike", 0), ("ping", 2)]
+    assert line.sent == [("strike", 0), ("ping", 2), ("job", 1)]
+    assert "it may still do it within" in account.results[uuid_of(5)].message
 
 
 def test_who_is_silent_is_asked_again_only_for_what_may_run_twice() -> None:
@@ -253,6 +258,29 @@ def test_who_is_silent_is_asked_again_only_for_what_may_run_twice() -> None:
     given = Request("org.matahariproject.Host", "hostname", Verb.GET, deadline=0.2)
     asyncio.run(fan_out(line, given, Plan()))
     assert ("hostname", 1) in line.sent
+
+
+def test_an_answer_that_was_lost_is_looked_up() -> None:
+    uuids = [uuid_of(number) for number in range(1, 6)]
+    line = ToyLine(dict.fromkeys(uuids), there=uuids)
+    line.jobs = {
+        uuid_of(1): {"outcome": "done", "result": 7},
+        uuid_of(2): {"outcome": "conflict", "message": "it changed"},
+        uuid_of(3): {"outcome": "running"},
+        uuid_of(4): {"outcome": "interrupted", "message": "the agent ended meanwhile"},
+    }
+    account, _ = asked(line)
+    assert [account.results[uuid].state for uuid in uuids] == [
+        State.ANSWERED,
+        State.FAILED,
+        State.TIMED_OUT,
+        State.FAILED,
+        State.TIMED_OUT,
+    ]
+    assert account.results[uuid_of(1)].value() == 7
+    assert account.results[uuid_of(2)].word == "conflict"
+    assert account.results[uuid_of(3)].message.startswith("it still runs: see job ")
+    assert account.results[uuid_of(4)].word == "interrupted"
 
 
 def test_a_failed_canary_stops_the_rest() -> None:
@@ -467,7 +495,9 @@ def test_what_is_not_for_this_host_is_not_answered(tmp_path: Path, said: Plain) 
     run(test())
 
 
-def test_three_hundred_hosts_answer(tmp_path: Path) -> None:
+def test_three_hundred_hosts_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("libmh.fleet.QUIET_SECONDS", 5.0)
+
     async def test() -> None:
         async with fleet_of(tmp_path, 300) as (line, agents, _):
             known_to(line, *(uuid_of(number) for number in range(1, 301)))

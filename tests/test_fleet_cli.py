@@ -21,6 +21,7 @@ from libmh.cli.main import mhctl as command_line
 from libmh.cli.wide import exit_code_of, hoisted, wide_of
 from libmh.client import fleet
 from libmh.errors import InvalidArguments, NotFound
+from libmh.keys import generate, load, trust
 from libmh.outcomes import Account, Host, Known, Result, State
 from processes import agent, command, mhctl, ready_line
 from testbed.child import spawn, stop
@@ -226,6 +227,27 @@ def test_hosts_that_are_off_do_it_later_and_once(tmp_path: Path, monkeypatch: py
         assert [(job["outcome"], job["by"]) for job in known] == [("done", "amqp anonymous")]
         assert fleet_.ran("alpha") == 1
         assert (tmp_path / "home" / "matahari" / "jobs.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_many_hosts_take_signed_requests_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate("ops", tmp_path / "ops.key")
+    trust(load(tmp_path / "ops.key").public, tmp_path / "keys")
+    (tmp_path / "console.toml").write_text(f'[signing]\nkey = "{tmp_path}/ops.key"\n')
+    signing = f'[signing]\nkeys = "{tmp_path}/keys"\nrequired = true\n[authority]\n"key:ops" = "operator"\n'
+    with running(tmp_path, {"a": ("none", "well"), "b": ("none", "well")}, conductor=False) as fleet_:
+        for name in ("a", "b"):
+            (tmp_path / f"{name}.toml").write_text(signing)
+            stop(fleet_.hosts[name])
+            ready_line(fleet_.start(name))
+        code, told = fleet_.ask("--all-hosts", *LEVEL)
+        assert (code, told["denied"]) == (3, 2)
+        assert "only signed requests" in told["hosts"][0]["message"]
+        monkeypatch.setenv("MATAHARI_CONSOLE", str(tmp_path / "console.toml"))
+        code, told = fleet_.ask("--where", "hostname=<or> a <or> b", *LEVEL)
+        assert (code, told["answered"]) == (0, 2)
+        code, told = fleet_.ask("--all-hosts", *LEVEL, "--batch", "1")
+        assert (code, told["answered"]) == (0, 2)
+        assert [fleet_.ran(name) for name in ("a", "b")] == [2, 2]
 
 
 # the command line alone

@@ -22,7 +22,7 @@ from libmh.errors import (
     Timeout,
     Unavailable,
 )
-from libmh.fleet import Hear, Refused, Reply, Way
+from libmh.fleet import LATE_SECONDS, Hear, Refused, Reply, Way
 from libmh.outcomes import Host
 from libmh.providers import find_interface
 from libmh.selection import Where
@@ -45,8 +45,6 @@ OPEN_SECONDS = 8.0
 LEAVE_SECONDS = 10.0
 SLICE = 100
 """Messages that are sent before the loop may do something else."""
-CLOCKS_SECONDS = 5.0
-"""How far a host's clock may be ahead, for it to run what is in time here."""
 BACKLOG = 500
 PAUSE = 0.005
 MOST_PAUSES = 1000
@@ -158,7 +156,7 @@ class AmqpLine:
 
     def _addressed(self, message: Message, to: str, way: Way) -> Message:
         milliseconds = int(way.lifetime * 1000)
-        expiry = int((time.time() + CLOCKS_SECONDS) * 1000) + milliseconds
+        expiry = int((time.time() + LATE_SECONDS) * 1000) + milliseconds
         addressed = replace(message, to=to)
         if self._transport.key is not None:
             addressed = signed(addressed, self._transport.key, milliseconds)
