@@ -90,11 +90,14 @@ def test_the_empty_name_is_a_mistake(services: LinuxServices) -> None:
             ask("")
 
 
-def test_a_change_that_is_made_is_done_though_nobody_reloads(services: LinuxServices, machine: Host) -> None:
+def test_a_change_that_is_made_is_done_though_nobody_reloads(
+    services: LinuxServices, machine: Host, caplog: pytest.LogCaptureFixture
+) -> None:
     machine.run("sh", "-c", f"cat >/etc/dbus-1/system.d/deny.conf <<'end'\n{DENY}\nend")
     machine.run("systemctl", "reload", "dbus")
     try:
         assert services.enable("mh-runs") == 0
+        assert "links of units are changed, but systemd has not read its files again" in caplog.text
         for act, link in ((services.mask, "/dev/null\n"), (services.unmask, "")):
             outcome = act("mh-reloads-not")
             assert outcome.result is JobResult.DONE

@@ -1,8 +1,11 @@
 """What starts with the machine: the links that systemd makes of [Install] (EnableUnitFiles and its kin)."""
 
+import logging
+
 from libmh.errors import BackendFailed, InvalidArguments, NotFound, Problem
 from libmh.linux.line import Line
 
+log = logging.getLogger("libmh.linux.unitfiles")
 DONE, FAILED, NOT_INSTALLED, NOT_CONFIGURED = 0, 1, 5, 6
 RUNTIME, FORCE = False, False
 RELOAD_SECONDS = 60.0
@@ -44,5 +47,5 @@ async def disable(line: Line, name: str) -> int:
 async def _reload(line: Line) -> None:
     try:
         await line.call("Reload", seconds=RELOAD_SECONDS)
-    except Problem:  # the links are made; somebody else reloads too often, or it takes its time
-        return
+    except Problem as problem:  # somebody else reloads too often, or it takes its time
+        log.warning("links of units are changed, but systemd has not read its files again: %s", problem)
