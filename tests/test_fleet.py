@@ -15,6 +15,7 @@ from amqp_serving import (
     TOY,
     BrokerAgent,
     CountingToy,
+    Toy,
     ask,
     asking,
     broker_agent,
@@ -30,7 +31,7 @@ from libmh.errors import InvalidArguments, NotFound, Problem, Unavailable
 from libmh.fleet import Hear, Refused, Reply, Way, fan_out
 from libmh.outcomes import Account, Host, Known, Plan, Result, Share, State, share, waves
 from libmh.selection import Where, received, where
-from libmh.spec import Plain
+from libmh.spec import Plain, interface_of
 from mh_amqp import fleet as amqp_fleet
 from mh_amqp.authority import roles
 from mh_amqp.casts import Casts, Knowledge, cast_addresses
@@ -459,6 +460,30 @@ def test_a_cast_that_comes_twice_runs_once(tmp_path: Path) -> None:
             await eventually(lambda: len(heard) == 5)
             assert sorted(heard) == [uuid_of(1)] * 3 + [uuid_of(2)] * 2
             assert [agent.toy.calls["strike"] for agent in agents] == [1, 1, 0]
+
+    run(test())
+
+
+def test_a_console_that_lost_its_connection_asks_again_and_nothing_runs_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libmh.fleet.find_interface", lambda _name: interface_of(Toy))
+
+    async def test() -> None:
+        async with fleet_of(tmp_path, 3) as (line, agents, _):
+            known_to(line, *map(uuid_of, range(1, 4)))
+            asked = Request(TOY, "wait", Verb.CALL, {}, deadline=5.0)
+            working = asyncio.ensure_future(fan_out(line, asked, Plan()))
+            # in one process reads of one kind take turns
+            await eventually(lambda: sum(agent.toy.calls["wait"] for agent in agents) == 1)
+            made = await line._transport.open(1.0)
+            made.connection.abort()
+            await eventually(lambda: sum(agent.served.intake.record.repeated for agent in agents) == 3)
+            for agent in agents:
+                agent.toy.gate.set()
+            account = await working
+            assert account.summary() == "3 of 3 answered"
+            assert [agent.toy.calls["wait"] for agent in agents] == [1, 1, 1]
 
     run(test())
 
