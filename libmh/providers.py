@@ -56,6 +56,7 @@ ELSEWHERE: tuple[str, ...] = (
     "libmh.api.agent:Agent",
     "libmh.api.aggregates:Aggregates",
     "libmh.api.aggregates:Reports",
+    "libmh.api.broker:Broker",
 )
 """Declarations that a process answers for by itself, not the host."""
 

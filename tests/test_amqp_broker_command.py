@@ -9,8 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from proton import Message
+from proton.utils import BlockingConnection, SyncRequestResponse
 
 from amqp_peers import HOST, encoded
+from libmh.api.broker import Broker as BrokerInterface
+from libmh.api.broker import QueueState
+from libmh.client import connect
 from libmh.errors import InvalidArguments
 from mh_amqp.broker_main import address_of
 from mh_amqp.engine import Closed, dial
@@ -122,3 +127,31 @@ def test_it_makes_the_line_of_a_user(tmp_path: Path) -> None:
     assert "right" not in made.stdout
     refused = subprocess.run([*COMMAND, "--make-user", "CN=x"], input="right\n", text=True, timeout=20)
     assert refused.returncode == 1
+
+
+def test_it_answers_for_itself(tmp_path: Path) -> None:
+    async def carried(port: int) -> None:
+        connection = await dial(HOST, port, container="test")
+        await (await connection.sender("q")).send_acked(encoded(body=1))
+        await connection.close()
+
+    config = tmp_path / "broker.toml"
+    config.write_text('[authority]\n"anonymous" = "read-only"\n')
+    arguments = (*COMMAND, "--listen", f"{HOST}:0", "--state", str(tmp_path), "--config", str(config))
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = "amqp://" + process.stdout.readline().split()[-1]
+        run(carried(int(url.rpartition(":")[2])))
+        with connect(url) as here:
+            broker = here.proxy(BrokerInterface)
+            assert broker.queues("q") == [QueueState("q", 1, broker.queues("q")[0].bytes, 0, 0)]
+            assert broker.traffic().received >= 1
+            assert [each.name for each in broker.queues("mh.reply.*", 1)]
+        foreign = BlockingConnection(url, timeout=5)
+        asking = SyncRequestResponse(foreign, "$management")
+        query = {"operation": "QUERY", "type": "org.amqp.management", "name": "self"}
+        answer = asking.call(Message(properties=query, body={"attributeNames": []}))
+        assert answer.properties is not None
+        assert answer.properties["statusCode"] == 200
+        foreign.close()
+        process.terminate()

@@ -9,7 +9,10 @@ mh.event.#             topic: receivers name an address or a pattern (`*` one wo
                        multicast
 mh.reply.<random>      made for a dynamic source, private to its connection and gone with it; to one that is
                        not there a message is *released* and an attach refused (`amqp:not-found`)
+$management            the broker's own node, where it has one
 $...                   refused (`amqp:not-found`)
+mh.host.<uuid>         queue with one receiver: whoever attaches drives out the one before
+                       (`amqp:link:stolen`)
 anything else          queue, made at first use, removed when it is empty and nobody is attached
 =====================  ====================================================================================
 
@@ -25,6 +28,7 @@ import logging
 import secrets
 import time
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from mh_amqp import outcome
 from mh_amqp import raw as messages
@@ -32,6 +36,7 @@ from mh_amqp.addresses import MOST_PATTERN_WORDS, REPLY_PREFIX, Kind, has_wildca
 from mh_amqp.connection import Connection
 from mh_amqp.limits import MIB, Limits
 from mh_amqp.links import Delivery, Link, Receiver, Sender
+from mh_amqp.names import HOST_PREFIX, MANAGEMENT
 from mh_amqp.pump import Closed
 from mh_amqp.queues import Bounds, Counters, Queue, Stored
 from mh_amqp.topics import Topics
@@ -41,7 +46,7 @@ log = logging.getLogger(__name__)
 ANONYMOUS = "anonymous"
 
 QUEUE_BOUNDS = Bounds(depth=10_000, size=64 * MIB)
-PRIVATE_BOUNDS = Bounds(depth=5_000, size=32 * MIB)
+PRIVATE_BOUNDS = Bounds(depth=20_000, size=32 * MIB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +74,25 @@ class QueueState:
     producers: int
 
 
+class OwnNode(Protocol):
+    """Answers for the broker at `$management`."""
+
+    def take(self, connection: Connection, delivery: Delivery) -> None: ...
+
+    def attach(self, connection: Connection, link: Receiver | Sender) -> None: ...
+
+
 class Broker:
-    """Serves the peers of one or more listeners; all state is in here."""
+    """Serves the peers of one or more listeners; all state is in here. `node` answers at `$management`."""
 
     def __init__(self, limits: BrokerLimits) -> None:
         self.limits = limits
         self.counters = Counters()
+        self.node: OwnNode | None = None
         self.queues: dict[str, Queue] = {}
         self._owners: dict[str, Connection] = {}
         self._subscribers: dict[Queue, Sender] = {}
+        self._agents: dict[Queue, tuple[Connection, Sender]] = {}
         self._topics = Topics(self._overflowed)
 
     def states(self) -> list[QueueState]:
@@ -109,7 +124,9 @@ class Broker:
         log.debug("peer %s: '%s' has ended: %s", connection.peer, connection.remote_container, reason)
 
     def attach(self, connection: Connection, link: Link) -> None:
-        if isinstance(link, Sender):
+        if self.node is not None and link.address == MANAGEMENT:
+            self.node.attach(connection, link)
+        elif isinstance(link, Sender):
             self._attach_consumer(connection, link)
         else:
             self._attach_producer(connection, link)
@@ -169,8 +186,35 @@ class Broker:
 
     def _consume(self, connection: Connection, link: Sender, queue: Queue) -> None:
         queue.add(link)
-        link.on_closed = lambda *_: queue.remove(link)
+        if queue.name.startswith(HOST_PREFIX):
+            self._take_over(connection, link, queue)
+
+        def gone(*_: object) -> None:
+            if self._agents.get(queue) == (connection, link):
+                del self._agents[queue]
+            queue.remove(link)
+
+        link.on_closed = gone
         connection.admit(link)
+
+    def _take_over(self, connection: Connection, link: Sender, queue: Queue) -> None:
+        """A host has one agent: the last that came. It is the same one, whose connection was lost and does
+        not know it yet, or there are two with one UUID: then each is told of the other as often as it is
+        driven out."""
+        before, self._agents[queue] = self._agents.get(queue), (connection, link)
+        if before is None:
+            return
+        earlier, old = before
+        named = f"'{connection.remote_container}' at {connection.peer}"
+        if earlier.remote_container != connection.remote_container:
+            log.warning(
+                "'%s' is served by %s, and '%s' at %s wants to: two hosts with one UUID, or one whose agent "
+                "was started anew",
+                *(queue.name, named, earlier.remote_container, earlier.peer),
+            )
+        old.close(
+            outcome.STOLEN, f"'{queue.name}' is served by {named} now: is there another host of this UUID?"
+        )
 
     def _attach_producer(self, connection: Connection, link: Receiver) -> None:
         if link.asked and link.asked.dynamic:
@@ -219,6 +263,9 @@ class Broker:
             return
         routing, raw = read
         address = routing.to or ""
+        if address == MANAGEMENT and self.node is not None:
+            self.node.take(connection, delivery)
+            return
         node = kind(address)
         if not address or has_wildcards(address) or len(address) > self.limits.peer.address:
             self._refuse(delivery, outcome.INVALID_FIELD, f"'{address[:100]}' is no address to send to")

@@ -8,10 +8,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from libmh.context import Context, Settings
 from libmh.errors import InvalidArguments
-from libmh.serve import Command, Process
+from libmh.providers import Providers
+from libmh.serve import Command, Process, with_agent
 from libmh.serve import main as run
+from mh_amqp.authority import roles
 from mh_amqp.broker import Broker, BrokerLimits
+from mh_amqp.broker_node import BrokerState, Node
 from mh_amqp.engine import DEFAULT_DOOR, Door, Listener, listen
 from mh_amqp.security import door_of
 from mh_amqp.users import verifier
@@ -81,6 +85,11 @@ async def _body(process: Process) -> None:
         return
     address: str = process.options.listen
     broker, listener = await serve(address, limits_of(process.options.connections), door_of(process.config))
+    providers = Providers()
+    providers.add(BrokerState(broker))
+    context = Context(settings=Settings(process.state / "broker.json"))
+    agent = with_agent(process, context, providers, roles(process.config, process.options.config))
+    broker.node = Node(broker, agent.dispatcher, frozenset(providers.bound))
     work = [broker.sweep(), *(listener.attach(path) for path in dict.fromkeys(process.options.attach))]
     tasks = [asyncio.create_task(each) for each in work]
     try:
@@ -129,7 +138,7 @@ COMMAND = Command(
     "Carry messages between the agents and consoles of one machine or small site.",
     _body,
     _options,
-    frozenset({"tls", "login"}),
+    frozenset({"authority", "roles", "tls", "login"}),
 )
 
 if __name__ == "__main__":

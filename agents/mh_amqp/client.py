@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from libmh.api.agent import Agent
 from libmh.api.aggregates import Aggregates, Reports
+from libmh.api.broker import Broker
 from libmh.call import Bound, Request, Verb, prepare
 from libmh.errors import InvalidArguments, Timeout, Unavailable
 from libmh.events import Event
@@ -59,6 +60,7 @@ FLEET: Mapping[str, str] = {
     interface_of(Aggregates).name: CONDUCTOR,
     interface_of(Agent).name: CONDUCTOR,
     interface_of(Reports).name: REPORT,
+    interface_of(Broker).name: MANAGEMENT,
 }
 """Where a broker has what no single host serves."""
 

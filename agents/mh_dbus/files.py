@@ -4,6 +4,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 
 from libmh.api.aggregates import Aggregates, Reports
+from libmh.api.broker import Broker
 from libmh.providers import all_interfaces
 from libmh.spec import Access, Interface, Kind, Member, interface_of
 from mh_dbus.introspection import installed_xml, quoted
@@ -12,7 +13,7 @@ VENDOR = "Matahari"
 PROGRAM = "/usr/bin/mh-dbus"
 UNIT = "mh-dbus.service"
 STANDARD = ("Introspectable", "Peer", "Properties", "ObjectManager")
-FLEET = frozenset({interface_of(Aggregates).name, interface_of(Reports).name})
+FLEET = frozenset(interface_of(each).name for each in (Aggregates, Broker, Reports))
 """Answered for by the fleet's conductor, which is on no system bus."""
 
 BUS_DOCTYPE = (
