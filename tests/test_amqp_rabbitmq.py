@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from amqp_serving import HOST, TOY, UUID, CountingToy, Toy, broker_agent, request, run, value
+from amqp_serving import HOST, TOY, UUID, CountingToy, Toy, ask, broker_agent, request, run, value
 from libmh.call import Request, Verb
 from libmh.caller import asking as who_asks
 from libmh.errors import Conflict, NotAuthorized, NotFound, Problem
@@ -175,6 +175,9 @@ def test_nobody_can_say_that_he_is_another(broker: RabbitMQ, tmp_path: Path) -> 
             sender.send(forged)
             await eventually(lambda: gone or made.connection.closed.done(), 10)
             assert not agent.toy.calls["strike"]
+            # the session that it was sent in has ended, and that alone
+            reply = await ask(made, request("split", body={"value": 3}, to=to))
+            assert value(reply) == {"low": 1, "high": 2}
 
     run(test(), 60)
 
