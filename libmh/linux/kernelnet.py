@@ -5,10 +5,12 @@ It is imported at the first use: it costs 25 MB, and an agent that changes no ne
 
 import errno
 import ipaddress
+import logging
 import socket
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, Self
 
@@ -17,6 +19,7 @@ from libmh.errors import BackendFailed, NotAuthorized, NotFound, NotImplementedH
 from libmh.linux import sysfs
 from libmh.linux.netwish import IP, AddRoute, IPInterface, IPNetwork, RemoveRoute, SetAddresses
 
+log = logging.getLogger("libmh.linux.kernelnet")
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 MAIN, LOCAL = 254, 255
 KERNEL, STATIC, RA, DHCP = 2, 4, 9, 16  # rtm_protocol
@@ -27,6 +30,11 @@ KEPT_FLAGS = 0x02 | 0x200 | 0x400 | 0x100  # nodad, noprefixroute, mcautojoin, m
 FOREVER = 2**32 - 1
 SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
 ONLINK = 4
+ODD_WAYS = ("RTA_MULTIPATH", "RTA_NH_ID", "RTA_VIA", "RTA_ENCAP")
+SETTLE_TRIES, SETTLE_STEP = (
+    10,
+    0.25,
+)  # an IPv6 address is looked after for a second before it can be a source
 NTF_USE = 1
 ANSWERED = 0x02 | 0x04 | 0x08 | 0x10  # reachable, stale, delay, probe
 ACCEPT_RA = "/proc/sys/net/ipv6/conf/{}/accept_ra"
@@ -34,7 +42,7 @@ ACCEPT_RA = "/proc/sys/net/ipv6/conf/{}/accept_ra"
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An address that a link has."""
+    """An address that a link has. `peer` is the other end's, where it is one to one."""
 
     address: str
     prefix_length: int
@@ -44,6 +52,7 @@ class Held:
     flags: int
     valid: int
     preferred: int
+    peer: str | None = None
 
     @property
     def interface(self) -> IPInterface:
@@ -60,7 +69,8 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A route out of a link."""
+    """A route out of a link. `metrics` are RTA_METRICS, `plain` is that its way is one gateway or the link
+    itself: others are left as they are."""
 
     destination: str
     gateway: str | None
@@ -71,6 +81,8 @@ class Path:
     flags: int
     metric: int
     source: str | None
+    metrics: Mapping[str, int] = field(default_factory=dict)
+    plain: bool = True
 
     @property
     def network(self) -> IPNetwork:
@@ -79,7 +91,8 @@ class Path:
     @property
     def made(self) -> bool:
         """Somebody made it: it did not come with an address, nor from a router."""
-        return self.protocol not in (KERNEL, RA) and self.table != LOCAL and self.kind == UNICAST
+        by_itself = self.protocol in (KERNEL, RA)
+        return self.plain and not by_itself and self.table != LOCAL and self.kind == UNICAST
 
     @property
     def default(self) -> bool:
@@ -99,6 +112,7 @@ class LinkState:
     addresses: tuple[Held, ...]
     paths: tuple[Path, ...]
     accept_ra: str | None = None
+    index: int = 0
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -180,6 +194,7 @@ class Kernel:
             addresses=tuple(held),
             paths=tuple(paths),
             accept_ra=sysfs.text(self.root, ACCEPT_RA.format(self.link)),
+            index=self.index,
         )
 
     def set_up(self, *, up: bool) -> None:
@@ -199,13 +214,13 @@ class Kernel:
         for gateway in wish.gateways:
             self._reach(_new_path(ip_network("0.0.0.0/0" if gateway.version == 4 else "::/0"), gateway, 0))
         own = {str(each.ip) for each in wish.addresses}
-        for each in before.paths:
-            if each.made and not each.default:
-                with suppress(BackendFailed):  # it led through an address that is no more
-                    self._reach(each if each.source in own else replace(each, source=None))
+        others = [each for each in before.paths if each.made and not each.default]
+        # one that led through an address that is no more is not among them again
+        self._bring_back(each if each.source in own else replace(each, source=None) for each in others)
 
     def add_route(self, wish: AddRoute) -> None:
-        self._reach(_new_path(wish.destination, wish.gateway, wish.metric))
+        """The one with its metric: what is out of another link would be replaced, and be lost."""
+        self._reach(_new_path(wish.destination, wish.gateway, wish.metric), alone=True)
 
     def remove_routes(self, wish: RemoveRoute) -> None:
         for each in matching(self.state().paths, wish):
@@ -225,8 +240,7 @@ class Kernel:
             if each.made and each not in wanted:
                 self._forget(each)
         if saved.up:  # the kernel has no routes out of a link that is down
-            for each in sorted(wanted, key=lambda each: each.gateway is not None):
-                self._reach(each)
+            self._bring_back(wanted, SETTLE_TRIES)
 
     def answering(self, wanted: Iterable[IPInterface]) -> list[IP]:
         """Which addresses a neighbour on the link has, as the kernel knows from the last seconds."""
@@ -272,9 +286,7 @@ class Kernel:
 
         for each in unwanted:
             try:
-                self.netlink.addr(
-                    "del", index=self.index, address=each.address, prefixlen=each.prefix_length
-                )
+                self.netlink.addr("del", index=self.index, prefixlen=each.prefix_length, **_ends(each))
             except NetlinkError as error:
                 if error.code != errno.EADDRNOTAVAIL:  # it went with the primary one of its network
                     raise
@@ -287,22 +299,53 @@ class Kernel:
         self.netlink.addr(
             "replace",
             index=self.index,
-            address=each.address,
             prefixlen=each.prefix_length,
             scope=each.scope,
             flags=each.flags & KEPT_FLAGS,
             **{name: value for name, value in more.items() if value is not None},
             **({} if each.valid == FOREVER else lifetime),
+            **_ends(each),
         )
 
-    def _reach(self, path: Path) -> None:
+    def _bring_back(self, wanted: Iterable[Path], tries: int = 1) -> None:
+        """Routes that are missing; one that is there has more than is known here. What cannot be is told in
+        the log, and holds up nothing else."""
+        now, pause = self.state().paths, threading.Event()
+        left = sorted(
+            (each for each in wanted if each not in now), key=lambda each: each.gateway is not None
+        )
+        for attempt in range(tries):
+            refused = [(each, problem) for each in left if (problem := self._cannot_reach(each))]
+            left = [each for each, _ in refused]
+            if left and attempt + 1 < tries:
+                pause.wait(SETTLE_STEP)
+        for _, problem in refused:
+            log.warning("%s, ignoring", problem)
+
+    def _cannot_reach(self, path: Path) -> Problem | None:
+        try:
+            self._reach(path)
+        except BackendFailed as problem:
+            return problem
+        return None
+
+    def _reach(self, path: Path, *, alone: bool = False) -> None:
+        """Beside what leads to the same destination out of another link (IPv4 asks that to be appended),
+        unless it is to be `alone`."""
         from pyroute2.netlink.exceptions import NetlinkError
 
+        beside = path.network.version == 4 and not alone
+        metrics = {"metrics": dict(path.metrics)} if path.metrics else {}
         try:
-            self.netlink.route("replace" if path.network.version == 4 else "add", **self._described(path))
+            self.netlink.route("append" if beside else "add", **self._described(path), **metrics)
         except NetlinkError as error:
-            if error.code == errno.EEXIST:  # IPv6 has it already
-                return
+            if error.code == errno.EEXIST:
+                if not alone:  # it is there
+                    return
+                raise BackendFailed(
+                    f"there is a route to '{path.destination}' with that metric already, by another link",
+                    link=self.link,
+                ) from error
             raise BackendFailed(
                 f"the kernel refused a route to '{path.destination}' out of '{self.link}': {error.args[-1]}",
                 link=self.link,
@@ -352,9 +395,15 @@ def matching(paths: Iterable[Path], wish: AddRoute | RemoveRoute) -> list[Path]:
 def _among(each: Held, others: Iterable[Held]) -> bool:
     return any(
         each.interface == other.interface
+        and each.peer == other.peer
         and (each.label == other.label or None in (each.label, other.label))
         for other in others
     )
+
+
+def _ends(held: Held) -> dict[str, str]:
+    """rtnetlink(7): without a peer both are the same."""
+    return {"local": held.address, "address": held.peer or held.address}
 
 
 def _new(wanted: IPInterface) -> Held:
@@ -381,6 +430,7 @@ def _new_path(destination: IPNetwork, gateway: IP | None, metric: int) -> Path:
 
 def _held(told: Any) -> Held:
     own = told.get_attr("IFA_LOCAL") or told.get_attr("IFA_ADDRESS")
+    other = told.get_attr("IFA_ADDRESS") or own
     times = told.get_attr("IFA_CACHEINFO") or {}
     return Held(
         address=str(ipaddress.ip_address(own)),
@@ -391,6 +441,7 @@ def _held(told: Any) -> Held:
         flags=told.get_attr("IFA_FLAGS") or told["flags"],
         valid=times.get("ifa_valid", FOREVER),
         preferred=times.get("ifa_preferred", FOREVER),
+        peer=None if other == own else str(ipaddress.ip_address(other)),
     )
 
 
@@ -407,4 +458,12 @@ def _path(told: Any) -> Path:
         flags=told["flags"] & ONLINK,
         metric=told.get_attr("RTA_PRIORITY") or 0,
         source=told.get_attr("RTA_PREFSRC"),
+        metrics=_metrics(told.get_attr("RTA_METRICS")),
+        plain=not any(told.get_attr(name) for name in ODD_WAYS),
     )
+
+
+def _metrics(told: Any) -> dict[str, int]:
+    """RTAX_MTU and the like, by their names at pyroute2."""
+    found = told["attrs"] if told else ()
+    return {name.removeprefix("RTAX_").lower(): value for name, value in found if isinstance(value, int)}

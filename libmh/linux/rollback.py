@@ -12,7 +12,7 @@ from pathlib import Path
 from libmh.api.network import Keeper
 from libmh.context import Root
 from libmh.errors import Conflict, NotFound, Problem, Timeout
-from libmh.linux import links
+from libmh.linux import links, rtlinks
 from libmh.linux.keeper import keeper_of
 from libmh.linux.kernelnet import LinkState, state
 from libmh.linux.netproof import came_back, wait_until
@@ -37,11 +37,12 @@ def undo(records: Records, record: Record, stage: Stage, reason: str) -> Record:
     again then."""
     record = records.step(record, stage, reason)
     root = Root(Path(record.root))
-    keeper = keeper_of(root, record.link, record.keeper)
+    link = _name_now(root, record)
+    keeper = keeper_of(root, link, record.keeper)
     try:
         keeper.undo(record.saved)
         wait_until(keeper.done, UNDO_SECONDS, f"'{record.link}' did not come back to what it was")
-        _settled(root, record)
+        _settled(root, link, record)
     except NotFound as problem:
         if links.known(root, record.link):
             raise
@@ -49,11 +50,18 @@ def undo(records: Records, record: Record, stage: Stage, reason: str) -> Record:
     return records.step(record, ENDS[stage])
 
 
-def _settled(root: Root, record: Record) -> None:
+def _name_now(root: Root, record: Record) -> str:
+    """A link that the kernel alone keeps is the same by another name, too; managers go by their own."""
+    if record.keeper is not Keeper.KERNEL or links.known(root, record.link):
+        return record.link
+    return rtlinks.name_of(int(record.before.get("index") or 0)) or record.link
+
+
+def _settled(root: Root, link: str, record: Record) -> None:
     """The keeper has what was; give the kernel's state a while to follow."""
     before = LinkState.of(record.before)
     try:
-        wait_until(lambda: came_back(before, state(root, record.link)), SETTLE_SECONDS, "it is not all back")
+        wait_until(lambda: came_back(before, state(root, link)), SETTLE_SECONDS, "it is not all back")
     except Problem as problem:
         log.warning("change '%s' of '%s' was undone, but %s", record.id, record.link, problem)
 

@@ -1,0 +1,104 @@
+"""What the kernel cannot bring back by itself: routes and addresses that are less plain than others."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from test_network_namespace import Space, namespace
+
+OTHER = """
+ip link add w0 type veth peer name w1
+ip addr add 203.0.113.1/24 dev w0
+ip link set w0 up
+ip link set w1 up
+ip route add default via 203.0.113.9 dev w0
+"""
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Iterator[Space]:
+    with namespace(tmp_path) as found:
+        found.run("sh", "-ec", OTHER)
+        yield found
+
+
+def routes(space: Space) -> list[str]:
+    told = space.run("ip", "-d", "route").splitlines()
+    return sorted(" ".join(line.split()) for line in told)
+
+
+def changed(space: Space, change: str) -> str:
+    """Make it, see it pending, and roll it back."""
+    *_, last = space.python(f"print(network.roll_back({change}.id).state)")
+    return last
+
+
+def test_a_default_route_of_another_link_is_left_alone(space: Space) -> None:
+    before = routes(space)
+    assert changed(space, "network.set_addresses('v0', ['192.0.2.7/24'], '192.0.2.9')") == "rolled-back"
+    assert routes(space) == before
+
+
+def test_a_route_of_another_link_is_not_replaced(space: Space) -> None:
+    before = routes(space)
+    *_, told = space.python("print(network.add_route('v0', 'default', '192.0.2.9').reason)")
+    assert told == "there is a route to '0.0.0.0/0' with that metric already, by another link"
+    assert routes(space) == before
+
+
+def test_what_a_route_has_beside_its_way_stays(space: Space) -> None:
+    space.run("ip", "route", "add", "198.18.0.0/24", "via", "192.0.2.9", "mtu", "1300", "advmss", "1200")
+    before = routes(space)
+    assert changed(space, "network.set_mtu('v0', 1400)") == "rolled-back"
+    assert routes(space) == before
+    assert changed(space, "network.down('v0')") == "rolled-back"
+    assert routes(space) == before
+
+
+def test_a_route_over_several_links_is_left_alone(space: Space) -> None:
+    hops = "nexthop via 192.0.2.9 dev v0 nexthop via 203.0.113.9 dev w0"
+    space.run("ip", "route", "add", "198.18.0.0/24", *hops.split())
+    before = routes(space)
+    assert changed(space, "network.set_mtu('v0', 1400)") == "rolled-back"
+    assert routes(space) == before
+
+
+def test_an_address_with_its_peer_comes_back(space: Space) -> None:
+    space.run("ip", "addr", "add", "10.7.0.1", "peer", "10.7.0.2/32", "dev", "v0")
+    before = space.run("ip", "-4", "addr", "show", "v0"), routes(space)
+    assert changed(space, "network.set_addresses('v0', ['192.0.2.7/24'])") == "rolled-back"
+    assert (space.run("ip", "-4", "addr", "show", "v0"), routes(space)) == before
+
+
+def test_a_link_with_another_name_is_brought_back(space: Space) -> None:
+    *_, told = space.python(
+        """
+import subprocess
+change = network.set_mtu("v0", 1400)
+subprocess.run("ip link set v0 down; ip link set v0 name other0; ip link set other0 up", shell=True)
+done = network.roll_back(change.id)
+print(done.state, done.reason)
+"""
+    )
+    assert told == "rolled-back local local asked for it"
+    (link,) = json.loads(space.run("ip", "-j", "link", "show", "other0"))
+    assert link["mtu"] == 1500
+
+
+def test_a_route_that_cannot_come_back_holds_up_nothing_else(space: Space) -> None:
+    space.run("ip", "route", "add", "198.18.1.0/24", "dev", "w0")
+    space.run("ip", "route", "add", "198.18.2.0/24", "via", "192.0.2.9", "dev", "v0", "proto", "static")
+    *_, told = space.python(
+        """
+import subprocess
+subprocess.run(["ip", "route", "add", "198.18.3.0/24", "via", "192.0.2.77", "src", "203.0.113.1"])
+change = network.down("v0")
+subprocess.run(["ip", "addr", "flush", "dev", "w0"])
+print(network.roll_back(change.id).state)
+"""
+    )
+    assert told == "rolled-back"
+    assert any(line.startswith("unicast 198.18.2.0/24") for line in routes(space))
+    assert not any("198.18.3.0/24" in line for line in routes(space))
