@@ -428,6 +428,22 @@ def test_the_name_of_a_plug_in_may_be_refused(either: str) -> None:
             pass
 
 
+def test_nothing_to_serve_ends_it(tmp_path: Path) -> None:
+    """A provider that cannot be imported, asked for alone."""
+    (tmp_path / "broken.py").write_text(
+        "import runpy, sys\n"
+        "sys.modules['libmh.linux.network'] = None\n"
+        "sys.argv = ['mh-dbus', *sys.argv[1:]]\n"
+        "runpy.run_module('mh_dbus.main', run_name='__main__')\n"
+    )
+    options = ["--bus", "unix:path=/nonexistent", "--only", "Network", "--state", str(tmp_path / "state")]
+    command = [sys.executable, str(tmp_path / "broken.py"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert "there is nothing to serve: no provider of what was asked for could be loaded" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_only_may_come_from_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('only = ["Host", "Network"]\n')
     configured = ("--config", str(tmp_path / "config.toml"))

@@ -53,6 +53,10 @@ class Server:
     async def run(self, process: Process) -> None:
         """Serve until the process is told to stop. Raises what is FATAL when the first
         connection meets it; everything else is waited out."""
+        if not self._names:
+            raise BackendFailed(
+                "there is nothing to serve: no provider of what was asked for could be loaded"
+            )
         pause, served = FIRST_PAUSE, False
         try:
             while not process.stop.is_set():
