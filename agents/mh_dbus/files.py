@@ -14,7 +14,7 @@ PROGRAM = "/usr/bin/mh-dbus"
 UNIT = "mh-dbus.service"
 STANDARD = ("Introspectable", "Peer", "Properties", "ObjectManager")
 FLEET = frozenset(interface_of(each).name for each in (Aggregates, Broker, Reports))
-"""Answered for by the fleet's conductor, which is on no system bus."""
+"""Answered for by conductors and brokers, which are on no system bus."""
 
 BUS_DOCTYPE = (
     '<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"\n'
