@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 from typing import Any, Protocol, runtime_checkable
 
 from libmh.caller import LOCAL, Caller, answering
@@ -167,15 +168,16 @@ def _objects(member: Member, values: tuple[Any, ...]) -> Mapping[str, str]:
     return {name: str(value) for name, value in by_name if name in member.objects and value is not None}
 
 
-def run(call: Call) -> Plain:
-    """Let the provider answer, and convert what it answered: its declaration binds it too."""
+def run(call: Call, ends: float = inf) -> Plain:
+    """Let the provider answer, and convert what it answered: its declaration binds it too. `ends`: when
+    whoever asks gives up, by the monotonic clock."""
     member = call.member
     name = member.setter if call.request.verb is Verb.SET and member.setter else member.attribute
     implementation = getattr(call.bound.provider, name)
     if getattr(type(call.bound.provider), name, None) is getattr(call.bound.interface.protocol, name):
         raise NotImplementedHere(f"'{member.action}' is not implemented on this host")
     try:
-        with answering(call.request.caller):
+        with answering(call.request.caller, ends):
             answered = implementation(*call.values)
         return None if call.request.verb is Verb.SET else convert(member, answered)
     except BaseException as error:

@@ -1,9 +1,11 @@
-"""Who asks, for whoever answers."""
+"""Who asks, and for how long he waits, for whoever answers."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from math import inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class Caller:
 
 LOCAL = Caller("local", "local")
 _asking: ContextVar[Caller] = ContextVar("asking", default=LOCAL)
+_ends: ContextVar[float] = ContextVar("ends", default=inf)
 
 
 def asking() -> Caller:
@@ -29,11 +32,17 @@ def asking() -> Caller:
     return _asking.get()
 
 
+def time_left() -> float:
+    """Seconds for which whoever asks still waits, 0 when he has given up; infinite outside of a call."""
+    return max(0.0, _ends.get() - time.monotonic())
+
+
 @contextmanager
-def answering(caller: Caller) -> Iterator[None]:
-    """Let a provider know who asks, until the block ends."""
-    before = _asking.set(caller)
+def answering(caller: Caller, ends: float = inf) -> Iterator[None]:
+    """Let a provider know who asks, and until when by the monotonic clock, until the block ends."""
+    before, ended = _asking.set(caller), _ends.set(ends)
     try:
         yield
     finally:
         _asking.reset(before)
+        _ends.reset(ended)

@@ -6,6 +6,7 @@ becomes `internal` for the caller, with an id, and a traceback under the same id
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -278,13 +279,14 @@ class Dispatcher:
         if isinstance(call.bound.provider, Elsewhere):
             return await call.bound.provider.hand_on(call.request)
         member = call.member
+        ends = time.monotonic() + call.deadline
         if member.inline:
-            return run(call)
+            return run(call, ends)
         guard = self._guard if member.deadline <= DEFAULT_DEADLINE else self._patient
         # what reads takes turns, so that a source that hangs costs one thread; what changes something has an
         # order of its own, which its provider knows
         key = call.source if member.effect is Effect.READS else f"{call.source} {call.request.id}"
-        future = guard.submit(key, lambda: run(call), call.deadline)
+        future = guard.submit(key, lambda: run(call, ends), call.deadline)
         return await _waited(guard, key, call.source, future, call.deadline)
 
     def _count(self, problem: Problem) -> None:

@@ -14,8 +14,8 @@ from libmh.context import Context, Root, Settings
 from libmh.errors import BackendFailed
 from libmh.events import Event
 from libmh.linux import contents
-from libmh.linux.schemes import Edit, Execution, Forecast
 from libmh.linux.sysconfig import LinuxSysconfig
+from libmh.schemes import Edit, Execution, Forecast
 from waiting import wait_for
 
 OPTIONS = ("told", "code", "hang", "saves", "output")

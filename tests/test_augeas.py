@@ -15,7 +15,7 @@ from libmh.linux import augeasline, augeastext, contents, lenses
 from libmh.linux.augeas import Augeas
 from libmh.linux.augeasline import Workers
 from libmh.linux.lenses import COMMONEST, expression
-from libmh.linux.schemes import Edit, Forecast
+from libmh.schemes import Edit, Forecast
 from source_tree import ROOT
 from testbed import needs
 from testbed.machine import booted_host

@@ -10,7 +10,7 @@ import pytest
 from libmh.context import Root
 from libmh.errors import BackendFailed, InvalidArguments, NotImplementedHere, Timeout
 from libmh.linux.puppet import Puppet
-from libmh.linux.schemes import Edit
+from libmh.schemes import Edit
 from programs_of_others import booted_with, left_in, plan_and_run_twice, put
 from testbed.machine import booted_host
 from waiting import wait_for

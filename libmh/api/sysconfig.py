@@ -185,14 +185,17 @@ class Sysconfig(Protocol):
         `backend-failed` with the place where its lens cannot parse it."""
         ...
 
-    @method(objects=("scheme",), deadline=PLAN_DEADLINE, returns="plan")
+    @method(
+        effect=Effect.CHANGES, idempotent=True, objects=("scheme",), deadline=PLAN_DEADLINE, returns="plan"
+    )
     def plan(
         self,
         scheme: Annotated[str, SCHEME],
         text: Annotated[str, TEXT + "; empty where `uri` is given"] = "",
         uri: Annotated[str, URI + "; empty where `text` is given"] = "",
     ) -> Plan:
-        """What a text would change, as a diff for each file. It changes nothing, and is kept for a day."""
+        """What a text would change, as a diff for each file; kept for a day. It writes no file of these, but
+        manifests and playbooks can run commands even in their dry run: it is not for who may only read."""
         ...
 
     @method(objects=("file", "key"), returns="plan")

@@ -11,7 +11,7 @@ from libmh.context import Root
 from libmh.errors import BackendFailed, InvalidArguments
 from libmh.linux import ansible_callback, contents, ownunit
 from libmh.linux.runner import Ending
-from libmh.linux.schemes import Edit, Execution, Forecast
+from libmh.schemes import Edit, Execution, Forecast
 
 PACKAGE = "ansible-core"
 MAX_TEXT = 16 << 20

@@ -14,7 +14,7 @@ from libmh.linux import augeastext, contents
 from libmh.linux.augeasline import Workers
 from libmh.linux.augeastext import Reach, escaped, quoted, refused
 from libmh.linux.lenses import Lenses
-from libmh.linux.schemes import Edit, Execution, Forecast
+from libmh.schemes import Edit, Execution, Forecast
 
 UNKNOWN = "unknown"
 QUICK = 10.0  # seconds for one question

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from libmh.api.sysconfig import Plan, Run, RunResult
-from libmh.caller import asking
+from libmh.caller import asking, time_left
 from libmh.context import Root
 from libmh.errors import Conflict, InvalidArguments, Problem, Unavailable
 from libmh.linux import keys, planning, plans, runs
@@ -15,7 +15,8 @@ from libmh.linux.confstore import Store
 from libmh.linux.masking import masked
 from libmh.linux.performing import SECOND, Order, Performer
 from libmh.linux.plans import Prepared
-from libmh.linux.schemes import SCHEMES, Scheme
+from libmh.linux.schemes import SCHEMES
+from libmh.schemes import Scheme
 
 log = logging.getLogger("libmh.linux.configuring")
 FORECAST_SECONDS = 840.0
@@ -100,7 +101,7 @@ class Configuring:
 
     def _prepared(self, scheme: str, text: str, source: str | None, *, saving: bool = False) -> Prepared:
         planning.check_text(text)
-        forecast = self.scheme(scheme).forecast(text, FORECAST_SECONDS)
+        forecast = self.scheme(scheme).forecast(text, min(FORECAST_SECONDS, time_left()))
         prepared = planning.foretold(
             self._root,
             forecast,
@@ -117,7 +118,7 @@ class Configuring:
             return uri, uri
         from libmh.linux.fetch import fetch
 
-        content = fetch(self._root, uri, FETCH_SECONDS).content
+        content = fetch(self._root, uri, min(FETCH_SECONDS, time_left())).content
         try:
             return content.decode("utf-8"), masked(uri, MAX_SOURCE)
         except UnicodeDecodeError as error:

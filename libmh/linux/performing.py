@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from libmh.api.sysconfig import Run, RunResult
+from libmh.caller import time_left
 from libmh.context import Root
-from libmh.errors import BackendFailed, Conflict, Failed, Problem
+from libmh.errors import BackendFailed, Conflict, Failed, Problem, Timeout
 from libmh.linux import applying, deadman, places, planning, recovery, runs
 from libmh.linux.applying import Target
 from libmh.linux.confstore import Store, digest, keep
@@ -17,7 +18,7 @@ from libmh.linux.places import Found
 from libmh.linux.plans import Prepared, Step, new_id
 from libmh.linux.recovery import COMMITTED, REVERTING, RUNNING, STAGED, Entry
 from libmh.linux.runs import Change
-from libmh.linux.schemes import Execution, Scheme
+from libmh.schemes import Execution, Scheme
 
 log = logging.getLogger("libmh.linux.performing")
 LOCK_SECONDS = 600.0
@@ -52,10 +53,11 @@ class Performer:
     forbidden: str = field(default="")
 
     def perform(self, order: Order, wait: float = LOCK_SECONDS) -> Run:
-        """Take a plan and do it. A run that failed is an answer, too; `conflict`, `not-found` and
-        `unavailable` are raised, and nothing was changed then."""
-        with self.store.locked(wait):
+        """Take a plan and do it. A run that failed is an answer, too; `conflict`, `not-found`, `unavailable`
+        and `timeout` (whoever asked waits no more) are raised, and nothing was changed then."""
+        with self.store.locked(min(wait, time_left())):
             self.recover_locked()
+            _awaited()
             prepared = order.take()
             began = time.time_ns(), time.monotonic()
             run = _begun(prepared, order, began[0])
@@ -148,6 +150,7 @@ class Performer:
                 applying.stage(self.root, target, step.content)
             looks = [self._looked(target) for target in entry.targets]
             found = applying.verify(self.root, entry.targets)
+            _awaited()
             if order.confirm:
                 self.arm(entry.run.id, order.confirm)
                 armed = True
@@ -243,7 +246,7 @@ class Performer:
         try:
             if order.confirm:  # should the agent not live to see its end
                 self.arm(run.id, order.confirm + RUN_SECONDS)
-            execution = self.scheme(prepared.plan.scheme).run(prepared.text, RUN_SECONDS)
+            execution = self.scheme(prepared.plan.scheme).run(prepared.text, min(RUN_SECONDS, _awaited()))
             if order.confirm and not execution.failed:
                 self.disarm(run.id)
                 self.arm(run.id, order.confirm)
@@ -310,6 +313,14 @@ class Performer:
             deadman.disarm(self.root, f"undo-{name}")
         except Problem as problem:  # it finds nothing to undo when its time comes
             log.warning("the undoing of run %s is not called off: %s, ignoring", name, problem)
+
+
+def _awaited() -> float:
+    """Seconds for which whoever asked still waits. `timeout` when he does not: he has heard so already."""
+    left = time_left()
+    if not left:
+        raise Timeout("nobody waits for this run any more; nothing was changed")
+    return left
 
 
 def _begun(prepared: Prepared, order: Order, now: int) -> Run:

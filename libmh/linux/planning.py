@@ -13,7 +13,7 @@ from libmh.linux.masking import masked
 from libmh.linux.places import Place, check, locate, look
 from libmh.linux.plans import Prepared, Step
 from libmh.linux.runs import Change
-from libmh.linux.schemes import Edit, Forecast
+from libmh.schemes import Edit, Forecast
 
 MAX_TEXT = 16 << 20
 MAX_FILES = 1000

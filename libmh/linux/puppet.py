@@ -14,7 +14,7 @@ from libmh.context import Root
 from libmh.errors import BackendFailed, InvalidArguments, NotImplementedHere
 from libmh.linux import contents, ownunit
 from libmh.linux.runner import Ending
-from libmh.linux.schemes import Edit, Execution, Forecast
+from libmh.schemes import Edit, Execution, Forecast
 
 PACKAGE = "puppet-agent"
 OLDEST = 3  # the first that logs JSON

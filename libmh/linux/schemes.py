@@ -2,10 +2,6 @@
 
 from collections.abc import Mapping
 
-from libmh.schemes import Edit, Execution, Forecast, Scheme
-
-__all__ = ["SCHEMES", "Edit", "Execution", "Forecast", "Scheme"]
-
 SCHEMES: Mapping[str, str] = {
     "augeas": "libmh.linux.augeas:Augeas",
     "puppet": "libmh.linux.puppet:Puppet",

@@ -12,7 +12,7 @@ from libmh.context import Root
 from libmh.errors import NotImplementedHere, Problem
 from libmh.linux.confstore import Store
 from libmh.linux.performing import Performer
-from libmh.linux.schemes import Scheme
+from libmh.schemes import Scheme
 
 USAGE = 2
 
