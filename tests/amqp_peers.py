@@ -190,7 +190,8 @@ async def dialled(port: int, limits: Limits = LIMITS, container: str = "test") -
 
 
 class Wire:
-    """A TCP relay that can go silent in both directions, like a cable that was pulled."""
+    """A TCP relay that can go silent in both directions, like a cable that was pulled; `heal` plugs it in
+    again, `strand` leaves those who are connected in silence for ever, and lets others through."""
 
     def __init__(self, port: int, at: int = 0) -> None:
         self._port, self._at = port, at
@@ -217,13 +218,24 @@ class Wire:
     def pull(self) -> None:
         self._flows.clear()
 
+    def heal(self) -> None:
+        self._flows.set()
+
+    def strand(self) -> None:
+        self._flows.clear()
+        self._flows = asyncio.Event()
+        self._flows.set()
+
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection(HOST, self._port)
+        flows = self._flows
         for source, sink in ((reader, far_writer), (far_reader, writer)):
-            self._tasks.add(asyncio.create_task(self._copy(source, sink)))
+            self._tasks.add(asyncio.create_task(self._copy(source, sink, flows)))
 
-    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _copy(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, flows: asyncio.Event
+    ) -> None:
         while piece := await source.read(65536):
-            await self._flows.wait()
+            await flows.wait()
             sink.write(piece)
         sink.close()

@@ -47,6 +47,7 @@ from mh_amqp.events import Source
 from mh_amqp.messages import Message
 from mh_amqp.names import MANAGEMENT, host_address
 from mh_amqp.server import Serving, serving
+from mh_amqp.upkeep import DEFAULT_PACE, Pace
 from testbed.child import child
 
 HOST = "127.0.0.1"
@@ -273,8 +274,10 @@ async def broker_agent(
     toy: CountingToy | None = None,
     source: Source = SOURCE,
     authority: Authority = EVERYBODY,
+    url: str = "",
+    pace: Pace = DEFAULT_PACE,
 ) -> AsyncIterator[BrokerAgent]:
-    """A toy's agent that keeps itself connected to a broker on this machine."""
+    """A toy's agent that keeps itself connected to a broker on this machine, or at a URL."""
     toy = toy or CountingToy()
     context = Context()
     dispatcher = Dispatcher(toys(toy), context, authority)
@@ -284,7 +287,8 @@ async def broker_agent(
     if addresses is None:
         served.take_casts(Casts(home, Knowledge(source)))
     connections = Connections(context.events)
-    task = asyncio.create_task(served.run([f"amqp://{HOST}:{port}"], connections))
+    served.pace = pace
+    task = asyncio.create_task(served.run([url or f"amqp://{HOST}:{port}"], connections))
     try:
         yield BrokerAgent(served, run, connections, context, toy, task)
     finally:

@@ -187,7 +187,10 @@ class Intake:
             if len(raw) > MAX_REPLY:
                 raw = _too_long(raw, message)
             try:
-                send(message.reply_to, raw)
+                try:
+                    send(message.reply_to, raw)
+                except InvalidArguments:  # the peer takes less than we would send
+                    send(message.reply_to, _too_long(raw, message))
             except (Unavailable, InvalidArguments) as error:  # the connection has gone; it may ask again
                 self.counters.unsent += 1
                 log.debug("a reply was not sent: %s", error)

@@ -63,6 +63,8 @@ def nothing(*_: object) -> None:
     """The callback of who does not care."""
 
 
+SMALL = 1 << 16
+"""Bytes that every peer of ours takes."""
 NOTHING: deque[tuple[bytes, bool, OnOutcome]] = deque()
 """Stays empty: a deque of one's own takes 760 bytes, and few senders ever need one."""
 
@@ -135,7 +137,7 @@ class Sender:
 
     def send(self, raw: bytes, *, settled: bool = False, on_outcome: OnOutcome = nothing) -> None:
         """Send one encoded message, or keep it until there is credit. Raises `Unavailable`: closed, or too
-        much kept.
+        much kept; `InvalidArguments` for one that is larger than the peer takes.
 
         `on_outcome` is called once: with the peer's outcome, or with LOST; for a settled message, when it
         was handed to the engine.
@@ -144,6 +146,8 @@ class Sender:
             raise errors.Unavailable(f"the link to '{self.address or ''}' is closed")
         if not raw:
             raise errors.InvalidArguments("an AMQP message has at least one section, not none")
+        if len(raw) > SMALL:
+            self._check_size(len(raw))
         if self.ready():
             self._transmit(raw, on_outcome, settled=settled)
             return
@@ -154,6 +158,14 @@ class Sender:
             self._backlog = deque()
         self._backlog.append((raw, settled, on_outcome))
         self._backlog_bytes += len(raw)
+
+    def _check_size(self, size: int) -> None:
+        """Before it is sent in vain, and costs the link."""
+        most: int = lib.pn_link_remote_max_message_size(self._link)
+        if 0 < most < size:
+            raise errors.InvalidArguments(
+                f"a message for '{self.address or ''}' has {size} bytes, the peer takes at most {most}"
+            )
 
     async def send_acked(self, raw: bytes, deadline: float = 10.0) -> None:
         """Send, and return when the peer accepted. Raises the Problem of its condition, `Unavailable` when
@@ -442,8 +454,13 @@ class Receiver:
         self.on_delivery(Delivery(raw, self, False if settled else delivery, settled=settled))
 
     def _too_big(self, delivery: Handle) -> None:
+        said = f"a message may have at most {self._owner.limits.message} bytes"
+        pn.set_condition(
+            lib.pn_disposition_condition(lib.pn_delivery_local(delivery)), outcome.MESSAGE_SIZE, said
+        )
+        lib.pn_delivery_update(delivery, pn.REJECTED)
         lib.pn_delivery_settle(delivery)
-        self.close(outcome.MESSAGE_SIZE, f"a message may have at most {self._owner.limits.message} bytes")
+        self.close(outcome.MESSAGE_SIZE, said)
 
 
 Link = Sender | Receiver

@@ -37,6 +37,7 @@ UNAUTHORIZED = "amqp:unauthorized-access"
 INVALID_FIELD = "amqp:invalid-field"
 PRECONDITION = "amqp:precondition-failed"
 LOCKED = "amqp:resource-locked"
+STOLEN = "amqp:link:stolen"
 
 PROBLEMS: dict[str, type[errors.Problem]] = {
     NOT_FOUND: errors.NotFound,
@@ -47,6 +48,7 @@ PROBLEMS: dict[str, type[errors.Problem]] = {
     DECODE_ERROR: errors.InvalidArguments,
     RESOURCE_LIMIT: errors.Unavailable,
     LOCKED: errors.Conflict,
+    STOLEN: errors.Conflict,
     PRECONDITION: errors.Conflict,
 }
 

@@ -236,7 +236,8 @@ def watch(link: Sender | Receiver, lost: "asyncio.Future[str]") -> None:
 
     def closed(condition: str, description: str) -> None:
         if not lost.done():
-            lost.set_result(f"the link to '{link.address or ''}' ended: {condition or description}")
+            said = f"{description} ({condition})" if description and condition else description or condition
+            lost.set_result(f"the link to '{link.address or ''}' ended: {said}")
 
     link.on_closed = closed
 
