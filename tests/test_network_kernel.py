@@ -93,6 +93,8 @@ def test_a_route_that_cannot_come_back_holds_up_nothing_else(space: Space) -> No
     *_, told = space.python(
         """
 import subprocess
+from libmh.linux import kernelnet, rollback
+kernelnet.SETTLE_TRIES, rollback.SETTLE_SECONDS = 2, 0.2
 subprocess.run(["ip", "route", "add", "198.18.3.0/24", "via", "192.0.2.77", "src", "203.0.113.1"])
 change = network.down("v0")
 subprocess.run(["ip", "addr", "flush", "dev", "w0"])
@@ -102,3 +104,78 @@ print(network.roll_back(change.id).state)
     assert told == "rolled-back"
     assert any(line.startswith("unicast 198.18.2.0/24") for line in routes(space))
     assert not any("198.18.3.0/24" in line for line in routes(space))
+
+
+FULL = """
+import subprocess
+from libmh.errors import BackendFailed
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", sys.argv[1]], check=True)
+change = network.set_mtu("v0", 1400, SECONDS)
+filling = open(sys.argv[1] + "/filling", "wb", buffering=0)
+try:
+    while filling.write(bytes(4096)):
+        pass
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+def test_a_full_disk_hinders_no_rollback(space: Space) -> None:
+    *_, full, refused = space.python(
+        FULL.replace("SECONDS", "60")
+        + """
+try:
+    network.roll_back(change.id)
+except BackendFailed as problem:
+    print(problem.message)
+"""
+    )
+    assert full == "No space left on device"
+    assert refused.endswith(f"cannot be kept in '{space.state}/network': No space left on device")
+    assert space.mtu() == 1500
+
+
+def test_what_a_full_disk_left_pending_is_not_confirmed_late(space: Space) -> None:
+    *_, told = space.python(
+        """
+from libmh.linux.netchanges import Changes, Limits
+network._changes = Changes(context, Limits(spare=0.2))
+"""
+        + FULL.replace("SECONDS", "1")
+        + """
+from libmh.errors import Conflict
+from libmh.linux.netproof import wait_until
+from libmh.linux.netrecord import clock
+from libmh.linux.links import read_one
+from libmh.context import Root
+wait_until(lambda: read_one(Root(), "v0").mtu == 1500, 10, "it is rolled back")
+back = clock()
+wait_until(lambda: clock() > back + 0.3, 10, "it is late")
+filling.truncate(0)
+try:
+    print(network.confirm(change.id).state)
+except Conflict as problem:
+    print(problem.message)
+"""
+    )
+    assert told.endswith("was not kept: it was not confirmed in time")
+    assert space.mtu() == 1500
+
+
+def test_what_is_not_known_any_more_ends_too(space: Space) -> None:
+    *_, told = space.python(
+        """
+import json
+change = network.set_mtu("v0", 1400)
+path = Path(sys.argv[1]) / "network" / f"{change.id}.json"
+record = json.loads(path.read_text())
+del record["saved"]["state"]["addresses"]
+path.write_text(json.dumps(record))
+done = network.roll_back(change.id)
+print(done.state, done.reason)
+"""
+    )
+    assert told == (
+        "failed local local asked for it; what was before is not known: its record is damaged, and the link "
+        "is as it was left"
+    )

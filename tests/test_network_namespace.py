@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -179,6 +179,34 @@ def test_a_record_that_is_none_is_passed_over(tmp_path: Path) -> None:
     for number, text in enumerate(["", "[]", "{", '{"id": 1}', "\0"]):
         (directory / f"{number:012x}.json").write_text(text)
     assert Records(tmp_path).all() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("time", "x"),
+        ("link", 5),
+        ("saved", []),
+        ("due", None),
+        ("by", None),
+        ("id", "../x"),
+        ("confirm_by", ""),
+    ],
+)
+def test_a_record_that_is_damaged_hides_no_other(tmp_path: Path, name: str, value: object) -> None:
+    records = Records(tmp_path)
+    with records.beginning(1):
+        whole = records.put(ended(1))
+    damaged = {**asdict(ended(2)), name: value}
+    (records.directory / f"{ended(2).id}.json").write_text(json.dumps(damaged))
+    assert records.all() == [whole]
+
+
+def test_a_record_of_a_later_version_is_read(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    with records.beginning(1):
+        (records.directory / f"{ended(1).id}.json").write_text(json.dumps({**asdict(ended(1)), "more": 1}))
+    assert records.all() == [ended(1)]
 
 
 def test_without_a_state_directory_nothing_is_changed() -> None:

@@ -101,7 +101,9 @@ class Changes:
             record = self._records.get(change)
             if record.stage is Stage.CONFIRMED:
                 return record.shown
-            keepable = record.stage in (Stage.PENDING, Stage.CONFIRMING)
+            # what should have rolled it back may have been hindered, or the host have slept
+            late = record.stage is Stage.PENDING and clock() > record.due + self._limits.spare
+            keepable = record.stage in (Stage.PENDING, Stage.CONFIRMING) and not late
             if keepable and record.boot == boot_id(self._root):
                 record = self._keep(record)
             else:  # it ended, or whoever made it or rolled it back died in that

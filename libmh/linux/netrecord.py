@@ -18,11 +18,12 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
+from types import UnionType
 from typing import Any, Self
 
 from libmh.api.network import ChangeState, Keeper, NetworkChange
@@ -111,9 +112,28 @@ class Record:
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Self:
-        """Of what a file holds. Raises ValueError, TypeError, KeyError."""
+        """Of what a file holds; what a later version has beside it is left out. Raises ValueError,
+        TypeError, KeyError."""
         words = {"keeper": Keeper(plain["keeper"]), "stage": Stage(plain["stage"])}
-        return cls(**{**plain, **words})
+        known = {each.name for each in fields(cls)}
+        found = cls(**{**{name: plain[name] for name in plain if name in known}, **words})
+        for names, kind in KINDS:
+            for name in names:
+                if not isinstance(getattr(found, name), kind):
+                    raise TypeError(f"'{name}' is of another type")
+        return found
+
+
+KINDS: Sequence[tuple[Sequence[str], type | UnionType]] = (
+    (("id", "link", "what", "by", "boot", "root"), str),
+    (("time", "confirm"), int),
+    (("due",), int | float),
+    (("persistent",), bool),
+    (("confirm_by",), int | None),
+    (("reason", "bus"), str | None),
+    (("before", "saved"), dict),
+)
+"""Of a record as its file holds it."""
 
 
 def boot_id(root: Root) -> str:
@@ -215,12 +235,13 @@ class Records:
     def _read(self, path: Path) -> Record | None:
         try:
             with path.open("rb") as file:
-                return Record.of(json.loads(file.read(MAX_FILE)))
+                found = Record.of(json.loads(file.read(MAX_FILE)))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             log.warning("'%s' is no record of a change: %s, ignoring", path, error)
             return None
+        return found if found.id == path.stem else None
 
     def _forget_old(self) -> None:
         ended = [each for each in self.all() if each.stage.ended]

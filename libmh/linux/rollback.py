@@ -11,7 +11,7 @@ from pathlib import Path
 
 from libmh.api.network import Keeper
 from libmh.context import Root
-from libmh.errors import Conflict, NotFound, Problem, Timeout
+from libmh.errors import BackendFailed, Conflict, NotFound, Problem, Timeout
 from libmh.linux import links, rtlinks
 from libmh.linux.keeper import keeper_of
 from libmh.linux.kernelnet import LinkState, state
@@ -25,6 +25,7 @@ SETTLE_SECONDS = 8.0
 ATTEMPTS = 10
 PAUSE = 3.0
 EARLY = 0.2
+UNREADABLE = "what was before is not known: its record is damaged, and the link is as it was left"
 LATE = "it was not confirmed in time"
 UNMADE = "it was not made to its end"
 RESTARTED = "the host was restarted before it was confirmed"
@@ -34,8 +35,11 @@ ENDS = {Stage.FAILING: Stage.FAILED, Stage.ROLLING_BACK: Stage.ROLLED_BACK}
 def undo(records: Records, record: Record, stage: Stage, reason: str) -> Record:
     """Bring back what was before a change that the caller holds, and say so. `stage` is `FAILING` or
     `ROLLING_BACK`, and is decided once this was called. Raises what the keeper raises; it can be called
-    again then."""
-    record = records.step(record, stage, reason)
+    again then. A disk that takes nothing is a reason to call it again, not to leave a host cut off."""
+    try:
+        record = records.step(record, stage, reason)
+    except BackendFailed as problem:
+        log.warning("change '%s' is undone though %s", record.id, problem)
     root = Root(Path(record.root))
     link = _name_now(root, record)
     keeper = keeper_of(root, link, record.keeper)
@@ -47,7 +51,10 @@ def undo(records: Records, record: Record, stage: Stage, reason: str) -> Record:
         if links.known(root, record.link):
             raise
         return records.step(record, ENDS[stage], f"{reason}; {problem.message}")
-    return records.step(record, ENDS[stage])
+    except (KeyError, TypeError, ValueError) as error:
+        log.warning("change '%s' of '%s' cannot be undone: %r", record.id, record.link, error)
+        return records.step(record, Stage.FAILED, f"{reason}; {UNREADABLE}")
+    return records.step(record, ENDS[stage], reason)
 
 
 def _name_now(root: Root, record: Record) -> str:
