@@ -131,7 +131,8 @@ def take(store: Store, name: str) -> Prepared:
     """A plan, which is used up by that. `not-found` where there is none, or no longer."""
     if not ID.fullmatch(name):
         raise NotFound(f"there is no plan '{name[:SHOWN]}'", plan=name[:SHOWN])
-    with store.transaction() as connection:
+    # what is done with it is on the disk later, and this with it: until then it may as well be there again
+    with store.transaction(durable=False) as connection:
         row = connection.execute(
             "SELECT record, text, undoes, expires FROM plans WHERE id = ?", (name,)
         ).fetchone()
