@@ -177,6 +177,16 @@ def test_a_device_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
     run(test())
 
 
+def test_an_agent_listens_at_a_socket_and_knows_who_connects(tmp_path: Path) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text(f'[authority]\n"uid:{os.getuid()}" = "operator"\n')
+    where = f"{tmp_path}/agent.sock"
+    with agent("mh-amqp", "--listen", where, "--state", str(tmp_path), "--config", str(config)) as host:
+        assert f"listening on {where} host" in host.ready
+        done = mhctl("--on", f"amqp+unix:{where}", "set", "Host.update_interval", "7")
+        assert done.returncode == 0, done.stderr
+
+
 @contextmanager
 def port_of_a_guest(path: Path) -> Iterator[str]:
     """A terminal for the guest, whose other end is a socket that is listened on at `path`, as QEMU does it

@@ -157,8 +157,7 @@ async def listening(process: Process, agent: HostAgent, source: Source, place: t
     if door.tls is not None:
         process.beside(watch(door.tls, agent.connections.certificates))
     listener = await listen_at(place, source.host, served.intake, served.outbox, door)
-    shown = f"[{place[0]}]" if ":" in place[0] else place[0]
-    process.ready(f"listening on {shown}:{listener.port} host {source.host}")
+    process.ready(f"listening on {shown(place[0], listener.port)} host {source.host}")
     try:
         await process.stop.wait()
         await served.intake.stop(DRAIN_SECONDS)
@@ -166,3 +165,10 @@ async def listening(process: Process, agent: HostAgent, source: Source, place: t
     finally:
         await settle(listener, LIMITS.closing + 1)
         served.outbox.close()
+
+
+def shown(host: str, port: int) -> str:
+    """Where it listens, for people: a path, or host and port."""
+    if host.startswith("/"):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

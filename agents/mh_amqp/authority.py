@@ -2,8 +2,8 @@
 file has changed.
 
 Without a table `[authority]`, `anonymous` (which exists on loopback alone: through a broker elsewhere it is
-`anonymous@HOST`) is `guest`: it reads properties, and calls what is open to everybody, as any local user may
-without polkit being asked.
+`anonymous@HOST`) and `uid:N`, who came by a Unix socket, are `guest`: that reads properties, and calls what
+is open to everybody, as any local user may without polkit being asked.
 """
 
 import logging
@@ -22,7 +22,7 @@ from libmh.spec import Interface, Kind, Member
 
 log = logging.getLogger(__name__)
 ANONYMOUS = "anonymous"
-DEFAULT: Mapping[str, str] = {ANONYMOUS: "guest"}
+DEFAULT: Mapping[str, str] = {ANONYMOUS: "guest", "uid:*": "guest"}
 MAX_SHOWN = 200
 MAX_FILE = 1 << 20
 MAX_KNOWN = 4096

@@ -172,6 +172,9 @@ class Stream(asyncio.Transport):
         self._loop.remove_reader(descriptor)
         self._loop.remove_writer(descriptor)
         os.close(descriptor)
+        self._loop.call_soon(self._tell, error)  # the protocol may be in the middle of a write
+
+    def _tell(self, error: OSError | None) -> None:
         if self._protocol is not None:
             self._protocol.connection_lost(error)
         if not self.over.done():

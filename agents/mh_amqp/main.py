@@ -31,7 +31,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--listen",
         metavar="HOST:PORT",
-        help="listen for consoles instead; beyond loopback it needs [tls], port 0 picks one",
+        help="listen for consoles instead, also at the /PATH of a Unix socket; beyond loopback it needs"
+        " [tls], port 0 picks one",
     )
     parser.add_argument(
         "--only", metavar="NAME,...", default="", help="serve these interfaces alone: Host,Network"

@@ -107,10 +107,13 @@ def place(url: str) -> Place:
 
 
 def listening_place(text: str) -> tuple[str, int]:
-    """Host and port of `HOST:PORT`; port 0 picks one. Raises `InvalidArguments`."""
+    """Host and port of `HOST:PORT`, where port 0 picks one, or the path of a Unix socket. Raises
+    `InvalidArguments`."""
+    if text.startswith("/"):
+        return text, 0
     host, _, port = text.rpartition(":")
     if not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
-        raise InvalidArguments(f"'{text[:200]}' is not a place to listen at: expected HOST:PORT")
+        raise InvalidArguments(f"'{text[:200]}' is not a place to listen at: expected HOST:PORT or /PATH")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

@@ -13,7 +13,7 @@ from libmh.errors import NotAuthorized, Problem, Timeout, Unavailable
 from mh_amqp.connection import Connection
 from mh_amqp.engine import dial
 from mh_amqp.limits import Limits
-from mh_amqp.names import Place, place
+from mh_amqp.names import PATH_SCHEME, Place, place
 from mh_amqp.security import ANONYMOUS, EXTERNAL, PLAIN, SCRAM, Login
 from mh_amqp.srv import targets
 from mh_amqp.tls import Files, Tls
@@ -52,12 +52,13 @@ DEFAULT_PACE = Pace()
 
 
 def login_of(where: Place, tls: Tls = NO_FILES) -> Login:
-    """How to log in at a URL: as the user that it names, by the certificate that there is, or as nobody."""
+    """How to log in at a URL: as the user that it names, by the certificate that there is or the user that a
+    Unix socket knows, or as nobody."""
     secured = tls if where.secured else None
     if where.user is not None:
         return Login((*SCRAM, PLAIN), where.user, where.password, secured)
-    by_certificate = (EXTERNAL,) if where.secured and tls.files.certificate else ()
-    return Login((*by_certificate, ANONYMOUS), tls=secured)
+    proven = where.scheme == PATH_SCHEME or (where.secured and tls.files.certificate is not None)
+    return Login((*((EXTERNAL,) if proven else ()), ANONYMOUS), tls=secured)
 
 
 async def dial_place(
