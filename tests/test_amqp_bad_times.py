@@ -11,7 +11,9 @@ import logging
 import random
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import replace
@@ -393,3 +395,55 @@ def test_two_agents_with_one_uuid_are_told_of_each_other(
         run(test(), 40)
     said = [record.getMessage() for record in caplog.records if record.name == "mh_amqp.broker"]
     assert any("two hosts with one UUID" in each and each.count(HOST) == 2 for each in said)
+
+
+# kill -9
+
+
+SCRIPT = Path(__file__).with_name("striking.py")
+ASKED = 4000
+"""More than are asked before somebody dies."""
+
+
+def script(stack: ExitStack, *words: str) -> "subprocess.Popen[str]":
+    spoken = subprocess.PIPE if words[0] == "console" else subprocess.DEVNULL
+    return stack.enter_context(child([sys.executable, str(SCRIPT), *words], stdout=spoken))
+
+
+def one_dies(victim: str, turn: int, state: Path, chance: random.Random) -> int:
+    """A console asks without pause, somebody is killed and started again; how many were answered."""
+    with ExitStack() as stack:
+        listen = ("mh_amqp.broker_main", "--state", str(state / "broker"), "--listen")
+        broker, line = stack.enter_context(command(*listen, f"{HOST}:0"))
+        port = str(port_of(line))
+        host = script(stack, "host", port, str(state))
+        console = script(stack, "console", port, f"{victim}{turn}", str(ASKED))
+        assert console.stdout is not None
+        assert console.stdout.readline()  # they are under way
+        threading.Event().wait(chance.uniform(0.0, 0.3))
+        dies = {"broker": broker, "host": host, "console": console}[victim]
+        dies.kill()
+        dies.wait(5)
+        if victim == "broker":
+            stack.enter_context(command(*listen, f"{HOST}:{port}"))
+        elif victim == "host":
+            script(stack, "host", port, str(state))
+        another = script(stack, "console", port, f"after-{victim}{turn}", "20")
+        assert another.stdout is not None
+        return len(another.stdout.read().split())
+
+
+@pytest.mark.parametrize(
+    ("victim", "turns"),
+    [
+        *((victim, 1) for victim in ("host", "console", "broker")),
+        *(pytest.param(victim, 25, marks=pytest.mark.slow) for victim in ("host", "console", "broker")),
+    ],
+)
+def test_nothing_runs_twice_whoever_is_killed(tmp_path: Path, victim: str, turns: int) -> None:
+    chance = random.Random(victim)
+    for turn in range(turns):
+        assert one_dies(victim, turn, tmp_path, chance) == 20
+    ran = Counter((tmp_path / "ran").read_text().split())
+    assert len(ran) > 20 * turns
+    assert [what for what, times in ran.items() if times > 1] == []

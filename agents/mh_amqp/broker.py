@@ -92,7 +92,6 @@ class Broker:
         self.queues: dict[str, Queue] = {}
         self._owners: dict[str, Connection] = {}
         self._subscribers: dict[Queue, Sender] = {}
-        self._agents: dict[Queue, tuple[Connection, Sender]] = {}
         self._topics = Topics(self._overflowed)
 
     def states(self) -> list[QueueState]:
@@ -185,36 +184,25 @@ class Broker:
         connection.admit(link)
 
     def _consume(self, connection: Connection, link: Sender, queue: Queue) -> None:
+        earlier = list(queue.consumers) if queue.name.startswith(HOST_PREFIX) else []
         queue.add(link)
-        if queue.name.startswith(HOST_PREFIX):
-            self._take_over(connection, link, queue)
-
-        def gone(*_: object) -> None:
-            if self._agents.get(queue) == (connection, link):
-                del self._agents[queue]
-            queue.remove(link)
-
-        link.on_closed = gone
+        for old in earlier:
+            self._take_over(link, old, queue)
+        link.on_closed = lambda *_: queue.remove(link)
         connection.admit(link)
 
-    def _take_over(self, connection: Connection, link: Sender, queue: Queue) -> None:
+    def _take_over(self, link: Sender, old: Sender, queue: Queue) -> None:
         """A host has one agent: the last that came. It is the same one, whose connection was lost and does
         not know it yet, or there are two with one UUID: then each is told of the other as often as it is
         driven out."""
-        before, self._agents[queue] = self._agents.get(queue), (connection, link)
-        if before is None:
-            return
-        earlier, old = before
-        named = f"'{connection.remote_container}' at {connection.peer}"
-        if earlier.remote_container != connection.remote_container:
+        if link.container != old.container:
             log.warning(
-                "'%s' is served by %s, and '%s' at %s wants to: two hosts with one UUID, or one whose agent "
-                "was started anew",
-                *(queue.name, named, earlier.remote_container, earlier.peer),
+                "'%s' is served by %s, and %s wants to: two hosts with one UUID, or one whose agent was "
+                "started anew",
+                *(queue.name, link.whose, old.whose),
             )
-        old.close(
-            outcome.STOLEN, f"'{queue.name}' is served by {named} now: is there another host of this UUID?"
-        )
+        why = f"'{queue.name}' is served by {link.whose} now: is there another host of this UUID?"
+        old.close(outcome.STOLEN, why)
 
     def _attach_producer(self, connection: Connection, link: Receiver) -> None:
         if link.asked and link.asked.dynamic:

@@ -31,6 +31,8 @@ class Owner(Protocol):
     """What a link needs of its connection."""
 
     limits: Limits
+    remote_container: str
+    peer: str
 
     @property
     def paused(self) -> bool:
@@ -108,6 +110,16 @@ class Sender:
     def handle(self) -> Handle:
         """The C link, for the connection alone; None once closed."""
         return self._link
+
+    @property
+    def container(self) -> str:
+        """What the peer calls itself: an agent keeps its name until it ends."""
+        return self._owner.remote_container
+
+    @property
+    def whose(self) -> str:
+        """The peer, for people: its name and where it is."""
+        return f"'{self._owner.remote_container}' at {self._owner.peer}"
 
     @property
     def credit(self) -> int:
