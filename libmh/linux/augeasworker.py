@@ -346,19 +346,35 @@ class Worker:
         except MemoryError:
             return {"error": "memory"}
 
-    def serve(self, line: socket.socket, request: Answer) -> None:
-        """Answer one. What may change the tree, or takes much memory, is done in a copy of this process, so
-        that what it leaves behind goes with it."""
-        if request["do"] == "read":
+    def serve(self, line: socket.socket) -> None:
+        """Answer what comes, in copies of this process, one after the other. What may change the tree, or
+        takes much memory, goes with its copy; the next one waits already when the next request comes."""
+        while True:
+            told, telling = os.pipe()
+            pid = os.fork()
+            if not pid:
+                os.close(told)
+                os._exit(self._copy(line, telling))
+            os.close(telling)
+            with open(told, encoding="utf-8") as pipe:  # noqa: PTH123 - a descriptor
+                used = set(pipe.read().split())
+            if os.waitpid(pid, 0)[1]:
+                os._exit(1)  # there is nobody, or an answer may be half said
+            self._warm_up(used - self._warm)
+
+    def _copy(self, line: socket.socket, telling: int) -> int:
+        """Answer until something more than reading is done: 0. It tells which lenses it has used."""
+        used: set[str] = set()
+        for request in take(line):
+            line.settimeout(request["seconds"])
             self._in_time(line, request)
-            return
-        self._warm_up({lens for _, lens, *_ in request.get("files", ())} - self._warm)
-        pid = os.fork()
-        if not pid:
-            self._in_time(line, request)
-            os._exit(0)
-        if os.waitpid(pid, 0)[1]:
-            os._exit(1)  # its answer may be half said
+            line.settimeout(IDLE)
+            used |= {lens for _, lens, *_ in request.get("files", ())}
+            if request["do"] != "read":
+                with open(telling, "w", encoding="utf-8") as pipe:
+                    pipe.write(" ".join(used))
+                return 0
+        return 1
 
     def _in_time(self, line: socket.socket, request: Answer) -> None:
         signal.setitimer(signal.ITIMER_REAL, request["seconds"])  # whose signal ends the process
@@ -426,8 +442,4 @@ def main() -> None:
         send(line, {"error": "missing", "message": str(error)})
         sys.exit(0)
     confine()
-    worker = Worker(library)
-    for request in take(line):
-        line.settimeout(request["seconds"])
-        worker.serve(line, request)
-        line.settimeout(IDLE)
+    Worker(library).serve(line)
