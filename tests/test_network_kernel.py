@@ -179,3 +179,33 @@ print(done.state, done.reason)
         "failed local local asked for it; what was before is not known: its record is damaged, and the link "
         "is as it was left"
     )
+
+
+def test_what_is_refused_leaves_nothing_behind(space: Space) -> None:
+    *_, told = space.python(
+        """
+from libmh.errors import NotImplementedHere
+try:
+    network.set_addresses("v0", ["dhcp"])
+except NotImplementedHere:
+    print(os.listdir(Path(sys.argv[1]) / "network"))
+"""
+    )
+    assert told == "['lock']"
+
+
+def test_a_size_that_takes_ipv6_away_is_refused(space: Space) -> None:
+    space.run("ip", "addr", "add", "2001:db8::1/64", "dev", "v0")
+    *_, told = space.python(
+        """
+from libmh.errors import InvalidArguments
+try:
+    network.set_mtu("v0", 1279)
+except InvalidArguments as problem:
+    print(problem.message)
+"""
+    )
+    assert told == "mtu: 'v0' has IPv6 (2001:db8::1), which needs 1280 bytes, got 1279"
+    assert changed(space, "network.set_mtu('v0', 1280)") == "rolled-back"
+    space.run("ip", "addr", "del", "2001:db8::1/64", "dev", "v0")
+    assert changed(space, "network.set_mtu('v0', 1279)") == "rolled-back"

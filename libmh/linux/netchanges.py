@@ -87,7 +87,11 @@ class Changes:
                 self._refuse_second(iface)
                 change = new_id()
                 held.enter_context(self._records.holding(change, BEGIN_SECONDS))
-                record = self._begin(change, iface, wish, before, kind, keeper, confirm, other)
+                try:
+                    record = self._begin(change, iface, wish, before, kind, keeper, confirm, other)
+                except Problem:
+                    self._records.drop(change)
+                    raise
             if not record.stage.ended:
                 record = self._carry_out(record, wish, before, keeper)
         self._tell(record)

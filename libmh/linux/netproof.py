@@ -22,6 +22,7 @@ STEP, LONGEST_STEP, SLOWER = 0.03, 0.5, 1.2  # what takes long is not looked at 
 PROBE_SECONDS = 0.6
 MTU_OF_NO_LIMIT = 65_535  # links that do not tell their own (IFLA_MAX_MTU of 0)
 LEAST_MTU = 68
+LEAST_MTU_IPV6 = 1280  # RFC 8200
 
 
 def check(link: str, wish: Wish, now: LinkState) -> None:
@@ -54,6 +55,14 @@ def _check_mtu(link: str, mtu: int, now: LinkState) -> None:
     most = now.max_mtu or MTU_OF_NO_LIMIT
     if not least <= mtu <= most:
         raise InvalidArguments(f"mtu: '{link}' can have {least} to {most} bytes, got {mtu}", argument="mtu")
+    lost = [each.address for each in now.addresses if each.interface.version == 6 and not each.link_local]
+    if (
+        mtu < LEAST_MTU_IPV6 and lost
+    ):  # the kernel takes its addresses away, and no larger one brings them back
+        raise InvalidArguments(
+            f"mtu: '{link}' has IPv6 ({lost[0]}), which needs {LEAST_MTU_IPV6} bytes, got {mtu}",
+            argument="mtu",
+        )
 
 
 def true(wish: Wish, before: LinkState, now: LinkState) -> bool:

@@ -198,10 +198,10 @@ class Records:
             self._forget_old()
         return done
 
-    def drop(self, record: Record) -> None:
+    def drop(self, change: str) -> None:
         """Forget one that never was."""
         for suffix in ("json", "lock"):
-            (self.directory / f"{record.id}.{suffix}").unlink(missing_ok=True)
+            (self.directory / f"{change}.{suffix}").unlink(missing_ok=True)
 
     @contextmanager
     def beginning(self, seconds: float) -> Iterator[None]:
@@ -246,7 +246,7 @@ class Records:
     def _forget_old(self) -> None:
         ended = [each for each in self.all() if each.stage.ended]
         for each in ended[MAX_ENDED:]:
-            self.drop(each)
+            self.drop(each.id)
 
 
 def _acquire(handle: int, seconds: float, busy: str) -> None:
