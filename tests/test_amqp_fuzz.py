@@ -1,12 +1,23 @@
-"""Mutated sessions against the broker, without sockets between: nothing gets out, nothing piles up."""
+"""Mutated sessions against the broker, without sockets between: nothing gets out, nothing piles up; and
+mutated logins, of which none lets a stranger in.
 
+200,000 sessions and as many logins: .venv/bin/pytest -m slow tests/test_amqp_fuzz.py
+For an hour: .venv/bin/python tests/test_amqp_fuzz.py --seconds 3600
+"""
+
+import argparse
 import asyncio
 import random
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from amqp_peers import (
+    AMQP_HEADER,
+    ANYONE,
     CLOSE,
     DETACH,
     DISPOSITION,
@@ -14,6 +25,7 @@ from amqp_peers import (
     FLOW,
     HOST,
     RECEIVES,
+    SASL_HEADER,
     TRUE,
     attach,
     begin,
@@ -22,13 +34,17 @@ from amqp_peers import (
     frame,
     hello,
     hostile,
+    opening,
+    sasl_init,
     transfer,
     uint,
 )
 from mh_amqp.broker import Broker, BrokerLimits
 from mh_amqp.connection import Connection
 from mh_amqp.engine import listen
-from mh_amqp.security import Door
+from mh_amqp.sasl import Dialling, Listening, Refused
+from mh_amqp.security import PLAIN, SCRAM, Door, Login, Offer
+from mh_amqp.users import Users, verifier
 from test_amqp_engine import run
 from test_amqp_hazards import resident, settled_in, still_serves
 
@@ -125,8 +141,8 @@ def streams(seed: int, count: int) -> Iterator[list[bytes]]:
         yield pieces
 
 
-async def feed(broker: Broker, pieces: list[bytes]) -> None:
-    connection = Connection("fuzz", broker.limits.peer, Door(), broker)
+async def feed(broker: Broker, pieces: list[bytes], door: Door = ANYONE) -> None:
+    connection = Connection("fuzz", broker.limits.peer, door, broker)
     socket = NoSocket()
     connection.pump.connection_made(socket)
     for piece in pieces:
@@ -136,7 +152,7 @@ async def feed(broker: Broker, pieces: list[bytes]) -> None:
     await asyncio.sleep(0)
 
 
-async def survive(seed: int, count: int) -> None:
+async def survive(seed: int, count: int, most_growth: int = 6_000) -> None:
     failures: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(repr(context)))
     broker = Broker(BrokerLimits())
@@ -149,7 +165,7 @@ async def survive(seed: int, count: int) -> None:
             before = resident()
     assert failures == []
     assert broker.counters.connections == 0
-    assert resident() - before < 6_000
+    assert resident() - before < most_growth
     await still_serves(listener.port)
     await listener.close()
 
@@ -179,3 +195,116 @@ def test_three_thousand_mutations_leave_it_serving() -> None:
 @pytest.mark.parametrize("seed", range(2, 12))
 def test_many_mutations_leave_it_serving(seed: int) -> None:
     run(survive(seed, count=20_000), 300)
+
+
+# logins
+
+
+NAME, PASSWORD = "otto", "correct horse"
+WRONG = "battery staple"
+MOST_TURNS = 12
+MOST_GROWTH = 20_000
+"""Kilobytes."""
+
+
+@pytest.fixture(scope="module")
+def users(tmp_path_factory: pytest.TempPathFactory) -> Users:
+    return known_users(tmp_path_factory.mktemp("users"))
+
+
+def known_users(directory: Path) -> Users:
+    path = directory / "users"
+    path.write_text(verifier(NAME, PASSWORD).line(NAME) + "\n")
+    return Users(path)
+
+
+def dialogue(chance: random.Random, login: Login, offer: Offer) -> Listening:
+    """Both sides talk, and one of the messages between them is mutated, or none; what they raise is
+    `Refused`."""
+    dialling, listening = Dialling(login), Listening(offer)
+    spoiled = chance.randrange(MOST_TURNS)
+    said = dialling.begin()
+    try:
+        for turn in range(MOST_TURNS):
+            if turn == spoiled:
+                said = mutated(chance, said)
+            cut = chance.randrange(len(said) + 1)
+            ours = dialling if turn % 2 else listening
+            said = b"".join(ours.take(piece)[0] for piece in (said[:cut], said[cut:]))
+            if dialling.done and not listening.done:
+                listening.take(AMQP_HEADER)
+    except Refused:
+        pass
+    return listening
+
+
+def logins(chance: random.Random, users: Users, count: int, *, costly: float = 0.02) -> Iterator[str]:
+    """Who was let in by each of so many logins, "" for nobody: the name is known, the password is not.
+    SCRAM takes milliseconds, and has its share."""
+    for _ in range(count):
+        mechanism = SCRAM[0] if chance.random() < costly else PLAIN
+        listening = dialogue(chance, Login((mechanism,), NAME, WRONG), Offer((*SCRAM, PLAIN), users))
+        yield listening.identity if listening.done else ""
+
+
+@pytest.mark.parametrize("mechanism", [PLAIN, SCRAM[0]])
+def test_the_dialogue_itself_lets_in(users: Users, mechanism: str) -> None:
+    """Unspoiled it comes to its end: otherwise the mutations would try nothing but its beginning."""
+    offer = Offer((*SCRAM, PLAIN), users)
+    known = [
+        dialogue(random.Random(seed), Login((mechanism,), NAME, PASSWORD), offer).identity
+        for seed in range(20)
+    ]
+    assert known.count(NAME) > 5
+    assert set(known) <= {NAME, ""}
+
+
+def test_no_mutation_of_a_login_lets_a_stranger_in(users: Users) -> None:
+    assert set(logins(random.Random(1), users, 3000)) == {""}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 12))
+def test_no_mutation_of_many_logins_lets_a_stranger_in(users: Users, seed: int) -> None:
+    assert set(logins(random.Random(seed), users, 20_000)) == {""}
+
+
+def test_mutated_sessions_of_a_stranger_reach_nothing(users: Users) -> None:
+    """What comes in one piece with a login that is refused is not acted upon."""
+
+    async def test() -> None:
+        broker = Broker(BrokerLimits())
+        chance = random.Random(3)
+        stolen = SASL_HEADER + sasl_init("PLAIN", f"\0{NAME}\0{WRONG}".encode()) + AMQP_HEADER
+        stream = stolen + opening() + begin() + LINKS + TRAFFIC
+        for _ in range(1000):
+            await feed(broker, [mutated(chance, stream)], Door(users=users))
+        assert broker.counters.received == 0
+        assert broker.queues == {}
+
+    run(test(), 60)
+
+
+def soak(seconds: float) -> None:
+    """Sessions and logins, with new seeds, for so long; what is found ends it."""
+    ends = time.monotonic() + seconds
+    chance = random.SystemRandom()
+    sessions = tried = 0
+    with TemporaryDirectory() as directory:
+        known = known_users(Path(directory))
+        begun = 0
+        while time.monotonic() < ends:
+            seed = chance.randrange(2**32)
+            print(f"{sessions} sessions, {tried} logins, {resident()} kB, seed {seed}", flush=True)
+            run(survive(seed, 2000), 600)
+            assert set(logins(random.Random(seed), known, 2000)) == {""}
+            sessions, tried = sessions + 2000, tried + 2000
+            begun = begun or resident()
+            assert resident() - begun < MOST_GROWTH, "memory grows"
+    print(f"{sessions} sessions, {tried} logins: nothing found")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Mutate sessions and logins.")
+    parser.add_argument("--seconds", type=float, default=3600.0)
+    soak(parser.parse_args().seconds)
