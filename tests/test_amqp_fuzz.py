@@ -7,6 +7,7 @@ For an hour: .venv/bin/python tests/test_amqp_fuzz.py --seconds 3600
 
 import argparse
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Iterator
@@ -307,4 +308,5 @@ def soak(seconds: float) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Mutate sessions and logins.")
     parser.add_argument("--seconds", type=float, default=3600.0)
+    logging.disable()  # what is refused is said, thousands of times
     soak(parser.parse_args().seconds)

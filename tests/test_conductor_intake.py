@@ -75,6 +75,17 @@ def test_uuid_boot_and_sequence_decide(
     assert ("big" in accepted.aggregates) is ("memory_gib" in told and changed)
 
 
+def test_two_hosts_with_one_uuid_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    taken = fleet.new_intake(tmp_path)
+    taken.take(fleet.report(boot="boot0", hostname="web1"))
+    taken.take(fleet.report(boot="boot1", hostname="web2"))
+    taken.take(fleet.report(boot="boot0", hostname="web1", sequence=2))
+    said = [record.getMessage() for record in caplog.records if "one UUID" in record.getMessage()]
+    assert len(said) == 1
+    assert "'web1'" in said[0]
+    assert "'web2'" in said[0]
+
+
 def test_a_duplicate_touches_nothing(tmp_path: Path) -> None:
     taken = fleet.new_intake(tmp_path)
     report = fleet.report()

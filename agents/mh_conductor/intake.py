@@ -107,6 +107,12 @@ class Intake:
         was = hosts.standing(connection, arrival.uuid)
         if was is not None:
             if _is_old(connection, was, arrival):
+                if was.boot_id != arrival.boot_id:
+                    log.warning(
+                        "'%s' (%s) reports from a boot that was over when '%s' did: it comes late, or there "
+                        "are two hosts with one UUID",
+                        *(arrival.hostname, arrival.uuid, was.hostname),
+                    )
                 return self._unchanged(connection, was, arrival)
             if was.digest == arrival.digest:
                 hosts.touch(connection, was, arrival, self._clock())
