@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from libmh import uris
 from libmh.caller import Caller
 from libmh.errors import BackendFailed
 
@@ -25,7 +26,7 @@ def record(
     said = {
         "verb": verb,
         "action": action,
-        "objects": dict(objects),
+        "objects": {name: uris.shown(value) for name, value in objects.items()},
         "transport": caller.transport,
         "identity": caller.identity[:MAX_TEXT],
         "uid": caller.uid,

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+from libmh import uris
 from libmh.api.agent import Job
 from libmh.errors import Problem
 from libmh.spec import Plain
@@ -59,7 +60,7 @@ class Journal:
 
     def begin(self, number: str, member: str, objects: Mapping[str, str], by: str) -> None:
         """A request runs from now on."""
-        named = {name[:MAX_ID]: value[:MAX_ID] for name, value in objects.items()}
+        named = {name[:MAX_ID]: uris.shown(value)[:MAX_ID] for name, value in objects.items()}
         self._keep(Job(number[:MAX_ID], member, named, by[:MAX_ID], time.time_ns(), RUNNING))
 
     def end(self, number: str, answer: Plain = None, problem: BaseException | None = None) -> None:

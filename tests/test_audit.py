@@ -86,3 +86,9 @@ def test_an_agent_writes_down_changes_and_refusals(tmp_path: Path) -> None:
         ("set", "org.matahariproject.Host.update_interval", "anonymous", "not-authorized"),
         ("call", "org.matahariproject.Services.list", "anonymous", "not-authorized"),
     ]
+
+
+def test_a_uri_is_told_without_its_secrets(file: Path) -> None:
+    uri = "https://me:QWERTY@host/a.pp?sig=QWERTY"
+    audit.record("call", "a.B.run_uri", {"uri": uri}, Caller("x", "y"), "done", "1")
+    assert lines(file)[0]["objects"] == {"uri": "https://<secret>@host/a.pp?<secret>"}

@@ -16,7 +16,7 @@ from source_tree import Source, parse
 CORE = ("libmh.spec", "libmh.declaration", "libmh.errors", "libmh.wire", "libmh.match")
 GIVEN = (  # what dispatch hands to a provider, and what providers share
     *("libmh.caller", "libmh.context", "libmh.events", "libmh.facts", "libmh.guard"),
-    "libmh.schemes",
+    *("libmh.schemes", "libmh.uris"),
 )
 PERMISSIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("libmh.api", ("libmh.spec", "libmh.api")),

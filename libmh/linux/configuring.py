@@ -12,11 +12,11 @@ from libmh.context import Root
 from libmh.errors import Conflict, InvalidArguments, Problem, Unavailable
 from libmh.linux import keys, planning, plans, runs
 from libmh.linux.confstore import Store
-from libmh.linux.masking import masked
 from libmh.linux.performing import SECOND, Order, Performer
 from libmh.linux.plans import Prepared
 from libmh.linux.schemes import SCHEMES
 from libmh.schemes import Scheme
+from libmh.uris import shown
 
 log = logging.getLogger("libmh.linux.configuring")
 FORECAST_SECONDS = 840.0
@@ -120,9 +120,9 @@ class Configuring:
 
         content = fetch(self._root, uri, min(FETCH_SECONDS, time_left())).content
         try:
-            return content.decode("utf-8"), masked(uri, MAX_SOURCE)
+            return content.decode("utf-8"), shown(uri)[:MAX_SOURCE]
         except UnicodeDecodeError as error:
-            raise InvalidArguments(f"what '{masked(uri, SHOWN)}' gave is no text in UTF-8") from error
+            raise InvalidArguments(f"what '{shown(uri)[:SHOWN]}' gave is no text in UTF-8") from error
 
     def apply(self, plan: str, key: str, confirm: int) -> Run:
         """Carry a plan out; it is used up."""

@@ -25,18 +25,25 @@ class Refused(Exception):
     """Why there is no answer."""
 
 
+def shown(uri: str) -> str:
+    """A URI without its user and its query, which may be secrets."""
+    scheme, mark, rest = uri.partition("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"[:200]
+
+
 def check(uri: str, before: str, *, sure: bool) -> SplitResult:
     """A URI that may be asked for, the first one or one that `before` led to."""
     try:
         parts = urlsplit(uri)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise Refused(f"'{uri[:200]}' is no URI: {error}") from error
-    led = f"'{before[:200]}' leads to " if before else ""
+        raise Refused(f"'{shown(uri)}' is no URI: {error}") from error
+    led = f"'{shown(before)}' leads to " if before else ""
     if parts.scheme not in (SECURE, INSECURE) or not host:
-        raise Refused(f"{led}'{uri[:200]}': expected https://HOST/..., or http:// with a digest")
+        raise Refused(f"{led}'{shown(uri)}': expected https://HOST/..., or http:// with a digest")
     if parts.scheme == INSECURE and not sure:
-        raise Refused(f"{led}'{uri[:200]}', which anybody on the way can change: expected https")
+        raise Refused(f"{led}'{shown(uri)}', which anybody on the way can change: expected https")
     if parts.username is not None:
         raise Refused(f"{led}a URI with the name of a user in it")
     return parts
@@ -64,7 +71,7 @@ def follow(uri: str, trusted: ssl.SSLContext, *, sure: bool) -> http.client.HTTP
             return response
         before, uri = uri, urljoin(uri, response.getheader("Location", ""))
         response.close()
-    raise Refused(f"it leads on more than {MAX_REDIRECTS} times, the last time to '{uri[:200]}'")
+    raise Refused(f"it leads on more than {MAX_REDIRECTS} times, the last time to '{shown(uri)}'")
 
 
 def body(response: http.client.HTTPResponse, most: int) -> bytes:

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from libmh.context import Root
 from libmh.errors import DownloadFailed, Problem, Timeout
 from libmh.linux import contents, ownunit
+from libmh.uris import shown
 
 MAX_SIZE = contents.MAX_SIZE
 MAX_URI = 8192
@@ -59,7 +60,9 @@ def fetch(root: Root, uri: str, seconds: float, authorities: Path | None = None)
     """Fetch what is at a URI, at most 16 MiB, within so many seconds and 300 at most. `authorities`: a file
     with the certificates to trust (None: SSL_CERT_FILE, else the system's). Raises `download-failed`."""
     if not uri.isascii() or not uri.isprintable() or " " in uri or len(uri) > MAX_URI:
-        raise DownloadFailed(f"'{uri[:200]}' is no URI: expected at most {MAX_URI} characters of ASCII")
+        raise DownloadFailed(
+            f"'{shown(uri)[:200]}' is no URI: expected at most {MAX_URI} characters of ASCII"
+        )
     where, _, fragment = uri.partition("#")
     wanted = _digest(uri, fragment)
     scheme = where.partition(":")[0].lower()
@@ -68,11 +71,13 @@ def fetch(root: Root, uri: str, seconds: float, authorities: Path | None = None)
     elif scheme in ("https", "http"):
         content = _download(root, where, min(seconds, MAX_SECONDS), authorities, sure=bool(wanted))
     else:
-        raise DownloadFailed(f"'{uri[:200]}': expected https://, file://, or http:// with #sha256=DIGEST")
+        raise DownloadFailed(
+            f"'{shown(uri)[:200]}': expected https://, file://, or http:// with #sha256=DIGEST"
+        )
     digest = hashlib.sha256(content).hexdigest()
     if wanted not in ("", digest):
         raise DownloadFailed(
-            f"'{where[:200]}' is not what was meant: its SHA-256 is {digest}", digest=digest
+            f"'{shown(where)[:200]}' is not what was meant: its SHA-256 is {digest}", digest=digest
         )
     return Fetched(content, digest)
 
@@ -80,7 +85,9 @@ def fetch(root: Root, uri: str, seconds: float, authorities: Path | None = None)
 def _digest(uri: str, fragment: str) -> str:
     found = DIGEST.fullmatch(fragment)
     if fragment and not found:
-        raise DownloadFailed(f"'{uri[:200]}' ends with '#{fragment[:80]}': expected #sha256= and 64 digits")
+        raise DownloadFailed(
+            f"'{shown(uri)[:200]}' ends with '#{fragment[:80]}': expected #sha256= and 64 digits"
+        )
     return found[1].lower() if found else ""
 
 
@@ -88,10 +95,10 @@ def _file(root: Root, uri: str) -> bytes:
     try:
         parts = urlsplit(uri)
     except ValueError as error:
-        raise DownloadFailed(f"'{uri[:200]}' is no URI: {error}") from error
+        raise DownloadFailed(f"'{shown(uri)[:200]}' is no URI: {error}") from error
     path = unquote(parts.path)
     if parts.netloc.lower() not in LOCAL_HOSTS or parts.query or not path.startswith("/") or "\0" in path:
-        raise DownloadFailed(f"'{uri[:200]}': expected file:///PATH")
+        raise DownloadFailed(f"'{shown(uri)[:200]}': expected file:///PATH")
     try:
         content = contents.read(root, contents.resolve(root, path))
     except Problem as problem:
@@ -108,8 +115,8 @@ def _download(root: Root, uri: str, seconds: float, authorities: Path | None, *,
     try:
         ending = ownunit.run(root, (*python, *arguments), seconds, limit=MAX_SIZE + 1, properties=CONFINED)
     except Timeout as problem:
-        raise DownloadFailed(f"'{uri[:200]}' did not come within {seconds:g} s") from problem
+        raise DownloadFailed(f"'{shown(uri)[:200]}' did not come within {seconds:g} s") from problem
     if ending.rc:
         why = ending.stderr.decode("utf-8", "replace").strip()[-MAX_REASON:]
-        raise DownloadFailed(f"'{uri[:200]}': {why or f'the download ended with {ending.rc}'}")
+        raise DownloadFailed(f"'{shown(uri)[:200]}': {why or f'the download ended with {ending.rc}'}")
     return ending.stdout

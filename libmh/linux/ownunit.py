@@ -136,6 +136,7 @@ def _as_service(
 ) -> tuple[str, ...]:
     options = (
         *("--quiet", "--pipe", "--wait", "--collect", "--service-type=exec", f"--unit={unit}"),
+        "--description=what a matahari agent was asked to run",  # else its arguments, in every journal
         *(f"--property=RuntimeMaxSec={seconds + GRACE:.3f}", "--property=TimeoutStopSec=1"),
         *("--property=KillMode=control-group", "--property=WorkingDirectory=/", "--property=UMask=0022"),
         *(f"--property={each}" for each in properties),
