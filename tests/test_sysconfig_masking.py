@@ -49,6 +49,16 @@ KEY = "-----BEGIN RSA PRIVATE KEY-----\n{}\nQWERTYtoo\n-----END RSA PRIVATE KEY-
         ("/home/me/.pgpass", "host:5432:db:user:QWERTY"),
         ("/home/me/.netrc", "machine h login l password QWERTY"),
         ("/etc/pam.d/x", "auth required pam_mysql.so passwd=QWERTY"),
+        ("/etc/default/x", "export DB_PASS=QWERTY"),
+        ("/etc/redis.conf", "requirepass QWERTY"),
+        ("/etc/x.yml", "{user: me, pass: QWERTY}"),
+        ("/etc/x.yml", "password: |\n  QWERTY\n\n  more"),
+        ("/etc/x.yml", "- db:\n  - 'api_token': >-\n      QWERTY"),
+        ("/etc/x.xml", "<db><password encoding='no'>QWERTY</password></db>"),
+        ("/etc/ceph/ceph.client.admin.keyring", "key = QWERTY=="),
+        ("/etc/chrony/chrony.keys", "1 SHA1 HEX:QWERTY"),
+        ("/etc/ntp.keys", "1 M QWERTY # note"),
+        ("/etc/rsyncd.secrets", "user:QWERTY"),
     ],
 )
 def test_a_secret_is_not_shown_and_its_change_is(path: str, line: str) -> None:
@@ -82,6 +92,10 @@ def test_a_private_key_is_not_shown_and_its_change_is() -> None:
         ("/etc/passwd", "root:x:0:0:root:/root:/bin/bash"),
         ("/etc/shadow", "bin:*:19000:0:99999:7:::"),
         ("/etc/hosts", "127.0.0.1 localhost"),
+        ("/etc/nginx/nginx.conf", "proxy_pass http://127.0.0.1:8080;"),
+        ("/etc/login.defs", "PASS_MAX_DAYS 99999"),
+        ("/etc/x.xml", "<name>matahari</name>"),
+        ("/etc/x.yml", "notes: |"),
         ("/etc/x.conf", "# no secrets here"[:9]),
     ],
 )

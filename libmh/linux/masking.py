@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 NAMES = re.compile(
     r"pass(?:word|wd|phrase|code)|secret|token|private[-_]?key|pre[-_]?shared[-_]?key|psk|community|credential"
-    r"|api[-_]?key|auth[-_]?key|access[-_]?key|encryption[-_]?key|bind[-_]?pw|wep[-_]?key|authorization|pwd",
+    r"|api[-_]?key|auth[-_]?key|access[-_]?key|encryption[-_]?key|bind[-_]?pw|wep[-_]?key|authorization|pwd"
+    r"|(?<!by)(?<!(?:proxy|https|uwsgi)_)(?<!scgi_)(?<!grpc_)(?<!fastcgi_)(?<!memcached_)pass(?![\w-])",
     re.IGNORECASE,
 )
 WORD = re.compile(r"(?<![\w.<-])([\w.\]\[-]++)(?:[\"']?[ \t]*+(?:=>|[:=])[ \t]*+|[ \t]++)(?=\S)")
@@ -26,7 +27,15 @@ URL = re.compile(
 PEM_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----")
 PEM_END = re.compile(r"-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----")
 CRYPT = re.compile(r"\$(?:1|2[abxy]?|5|6|7|y|gy|argon2\w*|apr1|sha1|md5|pbkdf2[\w-]*)\$[^\s:\"']{8,}")
-COLONS = re.compile(r"(?:^|/)(?:g?shadow|passwd|group|opasswd|[^/]*htpasswd[^/]*)[-.~\w]*$")
+ELEMENT = re.compile(r"(?P<kept><(?:[\w-]+:)?(?P<name>[\w-]+)(?:\s[^<>]*)?>)(?P<value>[^<>]+)(?=<|$)")
+BLOCK = re.compile(
+    r"(?P<indent>[ \t+-]*)[\"']?(?P<name>[\w.-]+)[\"']?[ \t]*:[ \t]*[|>][-+0-9]*[ \t]*(?:#.*)?$"
+)
+COLONS = re.compile(r"(?:^|/)(?:g?shadow|passwd|group|opasswd|rsyncd\.secrets|[^/]*htpasswd[^/]*)[-.~\w]*$")
+NUMBERED = re.compile(r"/(?:chrony|ntp)[^/]*\.keys[^/]*$|/ntp/keys$")
+NUMBERED_LINE = re.compile(r"^(?P<kept>\s*\d+\s+(?:\S+\s+)?)(?P<value>[^\s#]\S*)")
+KEYRING = re.compile(r"\.keyring[^/]*$")
+KEYRING_LINE = re.compile(r"^(?P<kept>\s*key\s*=\s*)(?P<value>\S.*)$")
 PPP = re.compile(r"/(?:ppp/[^/]*secrets|ipsec\.secrets|ipsec\.d/[^/]*\.secrets)[^/]*$")
 PGPASS = re.compile(r"/\.?pgpass[^/]*$")
 SNMP = re.compile(r"/snmp[^/]*/[^/]*\.conf[^/]*$")
@@ -80,7 +89,27 @@ Rule = Callable[[Masks, str], str]
 
 
 def in_keys(lines: list[str]) -> list[bool]:
-    """Which of these are between the first and the last line of a private key."""
+    """Which of these are between the first and the last line of a private key, or in a block of YAML whose
+    name says that it is secret."""
+    blocks = _in_blocks(lines)
+    return [one or other for one, other in zip(_in_pem(lines), blocks, strict=True)]
+
+
+def _in_blocks(lines: list[str]) -> list[bool]:
+    found = []
+    indent = -1  # of the line that began a block
+    for line in lines:
+        body = line.lstrip(" \t+-")
+        inside = indent >= 0 and body.strip() != "" and len(line) - len(body) > indent
+        found.append(inside)
+        if not inside and body.strip():
+            begun = BLOCK.match(line) if line.rstrip()[-1:] in "|>-+" or "#" in line else None
+            secret = begun is not None and NAMES.search(begun["name"]) is not None
+            indent = len(line) - len(body) if secret else -1
+    return found
+
+
+def _in_pem(lines: list[str]) -> list[bool]:
     inside = False
     found = []
     for line in lines:
@@ -94,7 +123,7 @@ def in_keys(lines: list[str]) -> list[bool]:
 
 
 def _rules(path: str) -> list[Rule]:
-    rules: list[Rule] = [_one_line_keys, _urls]
+    rules: list[Rule] = [_one_line_keys, _urls, _elements]
     for pattern, rule in BY_FILE:
         if path and pattern.search(path):
             rules.append(rule)
@@ -114,6 +143,15 @@ def _one_line_keys(masks: Masks, line: str) -> str:
 
 def _urls(masks: Masks, line: str) -> str:
     return URL.sub(lambda found: f"{found['scheme']}{masks.word(found['secret'])}@", line)
+
+
+def _elements(masks: Masks, line: str) -> str:
+    return ELEMENT.sub(
+        lambda found: (
+            found["kept"] + masks.word(found["value"]) if NAMES.search(found["name"]) else found[0]
+        ),
+        line,
+    )
 
 
 def _named(masks: Masks, line: str) -> str:
@@ -172,6 +210,8 @@ BY_FILE: tuple[tuple[re.Pattern[str], Rule], ...] = (
     (PPP, _after(IPSEC, PPP_LINE)),
     (SNMP, _after(SNMP_WORDS)),
     (PGPASS, _pgpass),
+    (NUMBERED, _after(NUMBERED_LINE)),
+    (KEYRING, _after(KEYRING_LINE)),
 )
 
 
