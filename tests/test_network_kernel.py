@@ -65,6 +65,26 @@ def test_a_route_over_several_links_is_left_alone(space: Space) -> None:
     assert routes(space) == before
 
 
+def test_one_of_several_ways_of_ipv6_comes_back(space: Space) -> None:
+    for link, net in (("v0", 1), ("w0", 2)):
+        space.run("ip", "addr", "add", f"2001:db8:{net}::1/64", "dev", link, "nodad")
+        space.run("ip", "-6", "route", "append", "default", "via", f"2001:db8:{net}::9", "dev", link)
+    before = space.run("ip", "-6", "route", "show", "default")
+    assert before.count("nexthop") == 2
+    for change in (
+        "network.remove_route('v0', 'default6')",
+        "network.set_addresses('v0', ['2001:db8:1::1/64'], '2001:db8:1::8')",
+        "network.down('v0')",
+    ):
+        assert changed(space, change) == "rolled-back"
+        after = space.run("ip", "-6", "route", "show", "default")
+        assert sorted(hops(after)) == sorted(hops(before))
+
+
+def hops(told: str) -> list[str]:
+    return [f"{line.split()[2]} {line.split()[4]}" for line in told.splitlines() if "nexthop" in line]
+
+
 def test_an_address_with_its_peer_comes_back(space: Space) -> None:
     space.run("ip", "addr", "add", "10.7.0.1", "peer", "10.7.0.2/32", "dev", "v0")
     before = space.run("ip", "-4", "addr", "show", "v0"), routes(space)

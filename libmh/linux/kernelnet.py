@@ -30,7 +30,7 @@ KEPT_FLAGS = 0x02 | 0x200 | 0x400 | 0x100  # nodad, noprefixroute, mcautojoin, m
 FOREVER = 2**32 - 1
 SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
 ONLINK = 4
-ODD_WAYS = ("RTA_MULTIPATH", "RTA_NH_ID", "RTA_VIA", "RTA_ENCAP")
+ODD_WAYS = ("RTA_NH_ID", "RTA_VIA", "RTA_ENCAP")
 SETTLE_TRIES, SETTLE_STEP = (
     10,
     0.25,
@@ -180,9 +180,10 @@ class Kernel:
         flags = told["flags"]
         held = [_held(each) for each in self.netlink.get_addr(index=self.index)]
         paths = [
-            _path(each)
+            _path(each, hop)
             for family in FAMILIES.values()
-            for each in self.netlink.get_routes(family=family, oif=self.index)
+            for each in self.netlink.get_routes(family=family)
+            if (hop := _hop(each, self.index)) is not None
         ]
         return LinkState(
             up=bool(flags & IFF_UP),
@@ -330,14 +331,12 @@ class Kernel:
         return None
 
     def _reach(self, path: Path, *, alone: bool = False) -> None:
-        """Beside what leads to the same destination out of another link (IPv4 asks that to be appended),
-        unless it is to be `alone`."""
+        """Beside what leads to the same destination out of another link, unless it is to be `alone`."""
         from pyroute2.netlink.exceptions import NetlinkError
 
-        beside = path.network.version == 4 and not alone
         metrics = {"metrics": dict(path.metrics)} if path.metrics else {}
         try:
-            self.netlink.route("append" if beside else "add", **self._described(path), **metrics)
+            self.netlink.route("add" if alone else "append", **self._described(path), **metrics)
         except NetlinkError as error:
             if error.code == errno.EEXIST:
                 if not alone:  # it is there
@@ -354,8 +353,10 @@ class Kernel:
     def _forget(self, path: Path) -> None:
         from pyroute2.netlink.exceptions import NetlinkError
 
+        # several ways of IPv6 are told with the protocol of the first
+        whoever = {"proto": 0} if path.network.version == 6 else {}
         try:
-            self.netlink.route("del", **self._described(path))
+            self.netlink.route("del", **{**self._described(path), **whoever})
         except NetlinkError as error:
             if error.code != errno.ESRCH:  # it has gone
                 raise
@@ -445,12 +446,21 @@ def _held(told: Any) -> Held:
     )
 
 
-def _path(told: Any) -> Path:
+def _hop(told: Any, index: int) -> Any:
+    """What leads out of a link: the route itself, or one of its next hops. None where nothing does."""
+    hops = told.get_attr("RTA_MULTIPATH")
+    if hops:
+        return next((each for each in hops if each["oif"] == index), None)
+    return told if told.get_attr("RTA_OIF") == index else None
+
+
+def _path(told: Any, hop: Any) -> Path:
+    """Next hops of IPv6 are routes of their own, which come and go alone; those of IPv4 are one."""
     version = 4 if told["family"] == socket.AF_INET else 6
     whole = "0.0.0.0" if version == 4 else "::"  # noqa: S104 - a destination
     return Path(
         destination=f"{told.get_attr('RTA_DST') or whole}/{told['dst_len']}",
-        gateway=told.get_attr("RTA_GATEWAY"),
+        gateway=hop.get_attr("RTA_GATEWAY"),
         table=told.get_attr("RTA_TABLE") or told["table"],
         protocol=told["proto"],
         scope=told["scope"],
@@ -459,7 +469,7 @@ def _path(told: Any) -> Path:
         metric=told.get_attr("RTA_PRIORITY") or 0,
         source=told.get_attr("RTA_PREFSRC"),
         metrics=_metrics(told.get_attr("RTA_METRICS")),
-        plain=not any(told.get_attr(name) for name in ODD_WAYS),
+        plain=not any(told.get_attr(name) for name in ODD_WAYS) and (version == 6 or hop is told),
     )
 
 
