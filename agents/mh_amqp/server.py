@@ -186,10 +186,19 @@ class Serving:
     async def _receive(self, sending: Post, address: str, lost: "asyncio.Future[str]") -> Receiver:
         connection, dialect = sending.connection, sending.dialect
         who = identity_at(connection, believed=dialect.checks_user)
+        cast = self.casts is not None and address in self.casts.addresses
+        # nobody would get what was sent to all a second time, so it need not be settled
         receiver = await receive(
-            connection, dialect, address, lambda _delivery: None, credit=0, hold=True, shared=True
+            connection,
+            dialect,
+            address,
+            lambda _delivery: None,
+            credit=0,
+            hold=True,
+            settled=cast or None,
+            shared=True,
         )
-        node = self.casts.home if self.casts and address in self.casts.addresses else address
+        node = self.casts.home if self.casts and cast else address
         receiver.on_delivery = self.intake.deliveries(receiver, node, who, sending.reply)
         watch(receiver, lost)
         receiver.start(CREDIT, hold=True)
