@@ -46,8 +46,10 @@ def ready_line(process: subprocess.Popen[str], seconds: float = 30) -> str:
     assert process.stdout is not None
     deadline = time.monotonic() + seconds
     read = b""
+    waiting = select.poll()
+    waiting.register(process.stdout, select.POLLIN)
     while not read.endswith(b"\n"):
-        if not select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
             raise RuntimeError(f"not ready in {seconds} s, said {read!r}")
         byte = os.read(process.stdout.fileno(), 1)
         if not byte:
