@@ -21,7 +21,7 @@ from mh_amqp import codec, messages
 from mh_amqp.links import Delivery, Receiver
 from mh_amqp.management import Management
 from mh_amqp.messages import Message
-from mh_amqp.names import is_private
+from mh_amqp.names import MANAGEMENT, is_private
 from mh_amqp.outcome import DECODE_ERROR, NOT_ALLOWED, NOT_FOUND
 from mh_amqp.record import FLEET, WHERE, Record, key_of, lifetime
 from mh_amqp.signatures import Signatures, Ticket
@@ -33,6 +33,7 @@ SPREAD_PER_HOST = 0.0001
 MOST_SPREAD = 1.0
 SMALL_FLEET = 20
 CREDIT = 10
+MAX_SHOWN = 200
 
 Gate = Callable[[Message, Callable[[], None], Callable[[], None]], None]
 """Calls the first to run a request, or the second to let it pass, now or soon."""
@@ -53,8 +54,9 @@ class Counters:
 @dataclass(slots=True)
 class Intake:
     """Takes requests for its nodes, by address; `private` tells where replies may go, `gate` whether this
-    host is one of those that a request with `mh:where` means. It outlives connections: what runs goes on
-    when one is lost, and its answer is kept for the requester who asks again."""
+    host is one of those that a request with `mh:where` means; `also` are addresses of many hosts, this among
+    them. It outlives connections: what runs goes on when one is lost, and its answer is kept for the
+    requester who asks again."""
 
     nodes: dict[str, Management]
     record: Record = field(default_factory=Record)
@@ -62,6 +64,7 @@ class Intake:
     signatures: Signatures | None = None
     private: Callable[[str], bool] = is_private
     gate: Gate = lambda _message, _run, pass_by: pass_by()
+    also: frozenset[str] = frozenset()
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     _suspended: set[Receiver] = field(default_factory=set)
 
@@ -119,6 +122,8 @@ class Intake:
         if self.signatures is not None:
             try:
                 identity, ticket = self.signatures.check(message, identity)
+                if ticket is not None:
+                    self._check_meant(node, message)
             except NotAuthorized as problem:
                 action = f"{message.text('type') or ''}.{message.text('operation') or ''}"
                 audit.record("call", action, {}, Caller("amqp", identity), str(problem), message.id_text())
@@ -144,6 +149,14 @@ class Intake:
         task = asyncio.ensure_future(self._run(node, message, caller, key, hand_out, ticket))
         self._tasks.add(task)
         task.add_done_callback(self._done)
+
+    def _check_meant(self, node: Management, message: Message) -> None:
+        """Raise `NotAuthorized` for what was signed to go elsewhere: the link that brought it could be
+        anybody's, and `$management` is on every host."""
+        to = message.to or ""
+        named = to != MANAGEMENT or not node.host or message.text("name") == node.host
+        if not named or (to not in self.nodes and to not in self.also):
+            raise NotAuthorized(f"this was signed for '{to[:MAX_SHOWN]}', which could be another host")
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
@@ -206,6 +219,8 @@ class Intake:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1)
+        if self.signatures is not None:
+            self.signatures.seen.close()
 
 
 def spread(send: Send, fleet: int | None) -> Send:

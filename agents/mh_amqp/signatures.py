@@ -83,6 +83,7 @@ class Seen:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.close()
             self.earlier = self._read(self.path)
             self._begin(self.path)
         except OSError as error:
