@@ -29,7 +29,7 @@ class Receiving(TypedDict, total=False):
 
     credit: int
     hold: bool
-    settled: bool
+    settled: bool | None
     shared: bool
 
 
