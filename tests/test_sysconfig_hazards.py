@@ -1,6 +1,7 @@
 """What a disk does to an apply: full, read-only, immutable or mounted files. Nothing changes by halves."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import pytest
 from config_schemes import Machine, furnished, text
 from deaths import lived
 from libmh.api.sysconfig import RunResult
-from libmh.errors import Conflict, Problem
+from libmh.errors import BackendFailed, Conflict, Problem
 from libmh.linux import applying, recovery
 from testbed import needs
 from waiting import wait_for
@@ -198,3 +199,55 @@ def test_what_a_dead_agent_left_running_is_ended_first(host: Machine) -> None:
     assert host.tree() == before
     with pytest.raises(TimeoutError):
         wait_for(lambda: host.tree() != before, seconds=0.3)
+
+
+def test_a_record_that_is_damaged_inside_is_put_aside(tmp_path: Path) -> None:
+    host = furnished(tmp_path)
+    for number in range(20):
+        host.sysconfig.run_string(text({"/etc/a": f"{number}{'x' * 3000}"}), 1, "augeas", "key")
+    host.sysconfig.close()
+    other = host.another()
+    assert len(other.sysconfig.history()) == 20
+    record = host.state / "sysconfig/runs.sqlite"
+    damaged = bytearray(record.read_bytes())
+    for page in range(3 * 4096, len(damaged), 4096):
+        damaged[page : page + 200] = b"\xff" * 200
+    record.write_bytes(damaged)
+    host = host.another()
+    with pytest.raises(BackendFailed, match="malformed"):
+        host.sysconfig.drift()
+    assert host.sysconfig.run_string(text({"/etc/a": "uno\n"}), 1, "augeas", "key") == "OK"
+    assert len(other.sysconfig.history()) == 1
+    assert record.with_name("runs.damaged").read_bytes() == damaged
+    for each in (host, other):
+        each.sysconfig.close()
+
+
+@pytest.mark.parametrize("what", ["gone", "a link", "a directory"])
+def test_a_run_that_died_does_not_keep_others_from_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Somebody else changed the place before the agent came back."""
+    host = furnished(tmp_path, {"/etc/a": "one\n", "/etc/sub/b": "two\n"})
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(applying, "switch", die)
+        with pytest.raises(KeyboardInterrupt):
+            host.sysconfig.run_string(text({"/etc/a": "uno\n", "/etc/sub/b": "due\n"}), 0, "augeas", "died")
+    if what == "gone":
+        shutil.rmtree(host.path("/etc/sub"))
+    else:
+        host.path("/etc/sub/b").unlink()
+    if what == "a link":
+        host.path("/etc/sub/b").symlink_to("../a")
+    elif what == "a directory":
+        host.path("/etc/sub/b").mkdir()
+    assert host.sysconfig.run_string(text({"/etc/c": "tre\n"}), 0, "augeas", "next") == "OK"
+    run = host.sysconfig.history("died")[0]
+    assert (run.result, host.path("/etc/a").read_text()) == (RunResult.APPLIED, "uno\n")
+    assert "'/etc/sub/b' had changed when the agent came back" in (run.reason or "")
+    assert not list(host.path("/etc").rglob(".mh-*"))
+    host.sysconfig.close()

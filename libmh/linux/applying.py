@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from libmh.context import Root
-from libmh.errors import Conflict
+from libmh.errors import Conflict, Problem
 from libmh.linux.confstore import digest
 from libmh.linux.places import Found, Place, identity, look_in, opened
 from libmh.linux.plans import Look
@@ -235,8 +235,11 @@ def go_on(root: Root, targets: Sequence[Target]) -> list[str]:
     are left as they are."""
     left = []
     for target in targets:
-        with opened(root, target.directory) as directory:
-            now = look_in(directory, target.place).digest
+        with _if_there(root, target.directory) as directory:
+            if directory is None:
+                left += [target.path] if target.after is not None else []
+                continue
+            now = _digest_now(directory, target)
             staged = _identity(directory, target.new) is not None
             if target.after is None and now is not None and now == target.before:
                 os.unlink(target.name, dir_fd=directory)
@@ -247,12 +250,22 @@ def go_on(root: Root, targets: Sequence[Target]) -> list[str]:
     return left
 
 
+def _digest_now(directory: int, target: Target) -> str | None:
+    """Of what is there; empty for what is no file that was ever planned: another kind, or too large."""
+    try:
+        return look_in(directory, target.place).digest
+    except Problem:
+        return ""
+
+
 def revert(root: Root, targets: Sequence[Target]) -> None:
     """Take back what `switch` has done so far."""
     for target in targets:
-        with opened(root, target.directory) as directory:
+        with _if_there(root, target.directory) as directory:
+            if directory is None:
+                continue
             if target.before is None:
-                if look_in(directory, target.place).digest == target.after:
+                if _digest_now(directory, target) == target.after:
                     os.unlink(target.name, dir_fd=directory)
             elif target.after is None:
                 if _identity(directory, target.name) is None:
@@ -262,7 +275,7 @@ def revert(root: Root, targets: Sequence[Target]) -> None:
 
 
 def _rename_back(directory: int, target: Target) -> None:
-    with contextlib.suppress(FileNotFoundError):  # done before
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # done before; somebody's own since
         os.rename(target.old, target.name, src_dir_fd=directory, dst_dir_fd=directory)
 
 

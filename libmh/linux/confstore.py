@@ -60,12 +60,14 @@ class Store:
         self.directory = state / NAME
         self._guard = threading.Lock()
         self._made: sqlite3.Connection | None = None
+        self._path = self.directory / "runs.sqlite"
+        self._inode = 0
 
     @property
     def exists(self) -> bool:
         """Whether anything was ever kept. `not-authorized` where that is not for us to know."""
         try:
-            (self.directory / "runs.sqlite").stat()
+            self._path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
@@ -95,6 +97,8 @@ class Store:
                         connection.execute("ROLLBACK")
                     raise
             except sqlite3.Error as error:
+                if _is_damaged(error):
+                    self._put_aside(error)
                 raise self._problem(str(error)) from error
 
     @contextlib.contextmanager
@@ -113,23 +117,40 @@ class Store:
             os.close(handle)  # and with it the lock
 
     def _connection(self) -> sqlite3.Connection:
+        if self._made is not None and self._inode != _inode(self._path):  # another process put it aside
+            self._made.close()
+            self._made = None
         if self._made is None:
             self._prepare()
-            path = self.directory / "runs.sqlite"
+            self._inode = 0
             try:
-                self._made = _open(path)
+                self._made = _open(self._path)
             except sqlite3.DatabaseError as error:
-                if error.sqlite_errorcode & 0xFF not in DAMAGED:
+                if not _is_damaged(error):
                     raise
-                aside = path.with_name("runs.damaged")
-                log.warning(
-                    "'%s' is damaged: %s; it is kept as '%s', and a new one begins", path, error, aside
-                )
-                path.replace(aside)
-                for rest in ("-wal", "-shm"):
-                    path.with_name(path.name + rest).unlink(missing_ok=True)
-                self._made = _open(path)
+                self._put_aside(error)
+                self._made = _open(self._path)
+            self._inode = _inode(self._path)
         return self._made
+
+    def _put_aside(self, error: sqlite3.Error) -> None:
+        """Begin anew, with the next transaction: a record that is damaged would keep every run from running.
+        Another process may have done so already."""
+        made, self._made = self._made, None
+        if made is not None:
+            made.close()
+        try:
+            if self._inode not in (0, _inode(self._path)):
+                return
+            aside = self._path.with_name("runs.damaged")
+            self._path.replace(aside)
+            for rest in ("-wal", "-shm"):
+                self._path.with_name(self._path.name + rest).unlink(missing_ok=True)
+        except OSError as another:
+            raise self._problem(f"{error}; {another.strerror}") from another
+        log.warning(
+            "'%s' was damaged: %s; it is kept as '%s', and a new one begins", self._path, error, aside
+        )
 
     def _prepare(self) -> None:
         """The directory: nobody else's, for what is in it is written to the host by root."""
@@ -149,6 +170,17 @@ class Store:
 
     def _problem(self, why: str | None) -> Problem:
         return BackendFailed(f"configuration runs cannot be kept in '{self.directory}': {why}")
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:  # it has gone, or its disk
+        return -1
+
+
+def _is_damaged(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGED
 
 
 def _open(path: Path) -> sqlite3.Connection:
