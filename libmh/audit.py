@@ -12,7 +12,7 @@ from pathlib import Path
 
 from libmh import uris
 from libmh.caller import Caller
-from libmh.errors import BackendFailed
+from libmh.errors import BackendFailed, carriable
 
 log = logging.getLogger("libmh.audit")
 FIELDS = "audit"
@@ -22,11 +22,13 @@ MAX_TEXT = 256
 def record(
     verb: str, action: str, objects: Mapping[str, str], caller: Caller, outcome: str, request_id: str
 ) -> None:
-    """Write down one request. `outcome` is `done` or the word of the error."""
+    """Write down one request. `outcome` is `done` or the word of the error. All of it may be a stranger's:
+    it stays one line, of a bounded length."""
+    action, outcome = carriable(action)[:MAX_TEXT], carriable(outcome)[:MAX_TEXT]
     said = {
         "verb": verb,
         "action": action,
-        "objects": {name: uris.shown(value) for name, value in objects.items()},
+        "objects": {name: uris.shown(value)[:MAX_TEXT] for name, value in objects.items()},
         "transport": caller.transport,
         "identity": caller.identity[:MAX_TEXT],
         "uid": caller.uid,
@@ -43,7 +45,12 @@ def record(
 
 def refused_entry(transport: str, peer: str, why: str) -> None:
     """Write down a peer that did not come in."""
-    said = {"verb": "enter", "transport": transport, "peer": peer[:MAX_TEXT], "why": why[:MAX_TEXT]}
+    said = {
+        "verb": "enter",
+        "transport": transport,
+        "peer": peer[:MAX_TEXT],
+        "why": carriable(why)[:MAX_TEXT],
+    }
     log.warning("%s %r was not let in: %s", transport, said["peer"], said["why"], extra={FIELDS: said})
 
 

@@ -182,7 +182,7 @@ class Trusted:
     directory: Path
     broken: dict[str, str] = field(default_factory=dict)
     _keys: Mapping[str, PublicKey] = field(default_factory=dict)
-    _seen: tuple[int, int] = (0, 0)
+    _seen: frozenset[tuple[str, int, int, int]] = frozenset()
     _looked: float = 0.0
 
     def find(self, key_id: str) -> PublicKey | None:
@@ -195,14 +195,16 @@ class Trusted:
 
     def _look(self) -> None:
         try:
-            status = self.directory.stat()
-            seen = (status.st_ino, status.st_mtime_ns)
+            with os.scandir(self.directory) as entries:
+                found = [_state(each) for each in entries if each.name.endswith(SUFFIX)]
         except OSError:  # there is none, so nobody is trusted
-            self._keys, self._seen = {}, (0, 0)
+            self._keys, self._seen = {}, frozenset()
             return
+        # of each file, for one that is overwritten in its place is no change of the directory
+        seen = frozenset(found)
         # a change within the tick of the file system's clock would not show
-        recent = time.time_ns() - status.st_mtime_ns < 2 * 10**9
-        if seen != self._seen or recent:
+        newest = max((changed for *_, changed in found), default=0)
+        if seen != self._seen or time.time_ns() - newest < 2 * 10**9:
             self._keys, self._seen = self._read(), seen
 
     def _read(self) -> dict[str, PublicKey]:
@@ -218,3 +220,11 @@ class Trusted:
             else:
                 found[key.id] = key
         return found
+
+
+def _state(entry: "os.DirEntry[str]") -> tuple[str, int, int, int]:
+    try:
+        status = entry.stat()
+    except OSError:  # a link that leads nowhere, or a file that went just now
+        return entry.name, 0, 0, 0
+    return entry.name, status.st_ino, status.st_size, status.st_mtime_ns

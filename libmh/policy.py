@@ -18,8 +18,9 @@ fits the answer is no.
 
 `allow` and `deny` are shell patterns over `Interface.member`, the interface in full or by its last word.
 `on` has shell patterns over what is acted on, as the host itself calls it; `where` has requirements
-(`libmh.match`) over arguments. `effect` (reads, changes, disrupts) and `access` (open, admin) take in what
-does that alone, or needs that locally. `use` puts another role's rules in its place.
+(`libmh.match`) over arguments; what is written to a property has the property's name. `effect` (reads,
+changes, disrupts) and `access` (open, admin) take in what does that alone, or needs that locally. `use`
+puts another role's rules in its place.
 """
 
 import fnmatch
@@ -163,7 +164,10 @@ def asked(
     given = request.arguments
     left_out = (argument for argument in member.arguments if not argument.required)
     named: dict[str, Any] = {argument.name: argument.default for argument in left_out}
-    if isinstance(given, Mapping):
+    if request.verb is Verb.SET:
+        values = list(given.values()) if isinstance(given, Mapping) else given
+        named |= dict(zip((member.name,), values, strict=False))
+    elif isinstance(given, Mapping):
         named |= given
     else:
         named |= dict(zip((argument.name for argument in member.arguments), given, strict=False))

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from amqp_serving import TOY, ask, asking, code, direct_agent, request, run
+from amqp_serving import TOY, UUID, ask, asking, code, direct_agent, request, run
 from libmh.errors import BackendFailed, Conflict, InvalidArguments, NotAuthorized, NotFound, Unavailable
 from libmh.keys import PrivateKey, Trusted, generate, load, parse, read, revoke, trust
 from mh_amqp import codec, signatures
 from mh_amqp.authority import roles
 from mh_amqp.messages import Message, decode, encode
+from mh_amqp.names import host_address
 from mh_amqp.signatures import SIGNATURE, Seen, Signatures, canonical, signatures_of, signed
 from processes import agent, command
 
@@ -218,7 +219,7 @@ def test_a_replay_is_answered_from_the_record_then_refused(
             here.served.intake.signatures = checks
             asked = request("strike", body={"what": "a bell"})
             assert code(await ask(console, asked)) == 403
-            message = signed(replace(asked, message_id=ID), key)
+            message = signed(replace(asked, message_id=ID, to=host_address(UUID)), key)
             for _ in range(2):
                 assert code(await ask(console, message)) == 200
             assert here.toy.calls["strike"] == 1

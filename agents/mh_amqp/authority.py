@@ -97,10 +97,11 @@ class Roles:
             seen = (status.st_ino, status.st_size, status.st_mtime_ns)
             if seen == self._seen:
                 return
-            first, self._seen = self._seen == (0, 0, 0), seen
-            if not first:  # else it has just been read
-                with source.open("rb") as file:
-                    self.policy = policy(tomllib.loads(file.read(MAX_FILE).decode()), DEFAULT)
+            self._seen = seen
+            with source.open("rb") as file:
+                found = policy(tomllib.loads(file.read(MAX_FILE).decode()), DEFAULT)
+            if found != self.policy:
+                self.policy = found
                 self._readers.clear()
                 log.info("the policy in '%s' has changed, and is in force", source)
         except (OSError, ValueError, InvalidArguments) as error:  # ValueError: not UTF-8, or not TOML

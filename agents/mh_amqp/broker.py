@@ -287,7 +287,9 @@ class Broker:
         if routing.user_id and routing.user_id != connection.user.encode():
             self._refuse(delivery, outcome.UNAUTHORIZED, f"the user-id is not that of '{connection.user}'")
             return None
-        if routing.user_id or connection.user == ANONYMOUS:
+        start, end = routing.properties
+        # one without properties in their place could have some where we do not look: with ours it has two
+        if routing.user_id or (connection.user == ANONYMOUS and start != end):
             return routing, delivery.raw
         return routing, messages.with_user_id(delivery.raw, routing, connection.user.encode())
 

@@ -158,7 +158,9 @@ class AmqpTransport:
         if self.place.uuid:
             return host_address(self.place.uuid)
         if listens(connection):
-            return MANAGEMENT
+            # what is signed says which host is meant
+            host = connection.remote_container.removeprefix(AGENT_CONTAINER)
+            return host_address(host) if self.key is not None and host else MANAGEMENT
         if interface in FLEET:
             return FLEET[interface]
         raise InvalidArguments(

@@ -11,11 +11,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+from libmh import audit
 from libmh.api.agent import Agent
 from libmh.call import Request, Verb, look_up, prepare
 from libmh.caller import Caller
 from libmh.dispatch import Dispatcher, no_objects
-from libmh.errors import InvalidArguments, NotFound, NotImplementedHere, Problem
+from libmh.errors import InvalidArguments, NotAuthorized, NotFound, NotImplementedHere, Problem
 from libmh.spec import Effect, Interface, Kind, Member, Plain, interface_of
 from mh_amqp import codec, types
 from mh_amqp.authority import Roles
@@ -158,7 +159,11 @@ class Management:
             )
         self._check_name(message)
         request = Request(NODE_TYPE, operation, Verb.GET_ALL, (), caller, _deadline(message))
-        await self.dispatcher.authority.authorise(request, interface_of(Agent), None, no_objects)
+        try:
+            await self.dispatcher.authority.authorise(request, interface_of(Agent), None, no_objects)
+        except NotAuthorized as problem:
+            audit.record("call", f"{NODE_TYPE}.{operation}", {}, caller, problem.word, message.id_text())
+            raise
         entity = message.text("entityType")
         if operation != "QUERY":
             return self.bodies.anything(describe(operation, self.interfaces, entity), form)

@@ -158,6 +158,8 @@ def decode(raw: bytes) -> Message:
         found[code] = (start, at)
     if not found:
         raise Malformed("a message has at least one section")
+    if len(found.keys() & {DATA, SEQUENCE, VALUE}) > 1:
+        raise Malformed("a message has one kind of body")
     return _message(raw, found, b"".join(data) if data else None)
 
 

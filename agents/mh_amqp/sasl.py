@@ -350,8 +350,9 @@ class Dialling:
         if said.startswith("v="):  # some prove themselves before the outcome
             self._prove(said)
             return frame_of(RESPONSE, codec.binary(b""))
-        iterations = said.partition(",i=")[2].partition(",")[0]
-        if not iterations.isdecimal() or int(iterations[:9]) > MAX_ITERATIONS:
+        # of an attribute that comes twice scramp takes the last
+        wanted = [part[2:] for part in said.split(",") if part.startswith("i=")]
+        if len(wanted) != 1 or not wanted[0].isdecimal() or int(wanted[0][:9]) > MAX_ITERATIONS:
             raise Refused(f"the listener wants more than {MAX_ITERATIONS} rounds of SCRAM")
         self._scram.set_server_first(said)
         return frame_of(RESPONSE, codec.binary(str(self._scram.get_client_final()).encode()))

@@ -43,6 +43,7 @@ from mh_amqp.upkeep import DEFAULT_PACE, Pace, Upkeep
 
 log = logging.getLogger(__name__)
 FAREWELL_SECONDS = 1.0
+BY_NUMBER = "uid:"
 
 Extra = Callable[[Post], Awaitable[None]]
 """Something more to do with each connection, as long as it lasts."""
@@ -120,7 +121,7 @@ class Serving:
     def take_casts(self, casts: Casts) -> None:
         """Receive what is asked of many hosts, too."""
         self.casts = casts
-        self.intake.gate = casts.judge
+        self.intake.gate, self.intake.also = casts.judge, frozenset(casts.addresses)
 
     async def run(self, urls: Sequence[str], connections: Connections) -> None:
         """Until the process is told to stop; what runs then is finished or refused."""
@@ -264,8 +265,10 @@ def identity_at(connection: Connection, *, believed: bool = True) -> Callable[[M
             said = message.user_id.decode()
         except UnicodeDecodeError:  # no name that a policy could list
             return nobody
-        # who is known by a key has to sign: a broker's users could have any name
-        return nobody if said == ANONYMOUS or said.startswith(BY_KEY) else said
+        # who is known by a key has to sign, and a user's number is one of this machine: a broker's users
+        # could have any name
+        claimed = said.startswith(BY_KEY) or (said.startswith(BY_NUMBER) and nobody != ANONYMOUS)
+        return nobody if said == ANONYMOUS or claimed or not said.isprintable() else said
 
     return identity
 

@@ -6,6 +6,7 @@ lifetime not send it twice, for an id that was seen is answered from the record 
 outlives this process.
 """
 
+import errno
 import hashlib
 import logging
 import os
@@ -95,16 +96,23 @@ class Seen:
         now = time.time() * 1000
         if max(self.earlier.get(number, 0), self._now.get(number, 0)) > now:
             raise Conflict("this request was made before, and its answer is no longer known")
-        if len(self._now) >= MAX_SEEN:
-            self._sweep(now)
-        if len(self._now) >= MAX_SEEN:
-            raise Unavailable(f"{MAX_SEEN} signed requests are remembered, try again later")
-        if self._file >= 0:
-            try:
-                os.write(self._file, f"{expires_ms} {number.hex()}\n".encode())
-            except OSError as error:
-                raise Unavailable(f"what was asked cannot be kept: {error.strerror}") from error
+        try:
+            if len(self._now) >= MAX_SEEN:
+                self._sweep(now)
+            if len(self._now) >= MAX_SEEN:
+                raise Unavailable(f"{MAX_SEEN} signed requests are remembered, try again later")
+            if self.path is not None:
+                self._append(f"{expires_ms} {number.hex()}\n".encode())
+        except OSError as error:
+            raise Unavailable(f"what was asked cannot be kept: {error.strerror}") from error
         self._now[number] = expires_ms
+
+    def _append(self, line: bytes) -> None:
+        size = os.fstat(self._file).st_size
+        written = os.write(self._file, line)
+        if written < len(line):  # the disk is full, and what is cut short would spoil the next line
+            os.ftruncate(self._file, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def forget(self, number: bytes) -> None:
         """What was asked did not come to pass, and may be asked again."""
@@ -132,19 +140,27 @@ class Seen:
         return found
 
     def _begin(self, path: Path) -> None:
+        """A new file in the place of the old one, which stays as it is when that fails."""
         temporary = path.with_name(path.name + ".new")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-        self._file = os.open(temporary, flags, 0o600)
+        file = os.open(temporary, flags, 0o600)
         known = self.earlier | self._now
-        os.write(self._file, "".join(f"{until} {each.hex()}\n" for each, until in known.items()).encode())
-        os.fsync(self._file)
-        temporary.replace(path)
+        try:
+            with os.fdopen(file, "wb", closefd=False) as whole:
+                whole.write(b"".join(f"{until} {each.hex()}\n".encode() for each, until in known.items()))
+            os.fsync(file)
+            temporary.replace(path)
+        except OSError:
+            os.close(file)
+            raise
+        self.close()
+        self._file = file
 
     def _sweep(self, now: float) -> None:
+        before = len(self.earlier) + len(self._now)
         self.earlier = {each: until for each, until in self.earlier.items() if until > now}
         self._now = {each: until for each, until in self._now.items() if until > now}
-        if self.path is not None:
-            self.close()
+        if self.path is not None and len(self.earlier) + len(self._now) < before:
             self._begin(self.path)
 
 
@@ -192,7 +208,7 @@ def _expires(message: Message) -> int:
         raise NotAuthorized(f"a signed request needs {ISSUED} and {LIFETIME}, in milliseconds")
     if issued > now + GRACE_MS:
         raise NotAuthorized(f"this was signed {(issued - now) / 1000:.0f} s in the future: see the clocks")
-    if issued + lifetime < now - GRACE_MS:
+    if issued + lifetime <= now - GRACE_MS:
         raise NotAuthorized(f"this was signed for {lifetime / 1000:.0f} s, which are over: see the clocks")
     return issued + lifetime + GRACE_MS
 

@@ -30,7 +30,10 @@ async def targets(where: Place, servers: Sequence[tuple[str, int]] = ()) -> list
     import dns.asyncresolver
     import dns.exception
 
-    resolver = dns.asyncresolver.Resolver(configure=not servers)
+    try:
+        resolver = dns.asyncresolver.Resolver(configure=not servers)
+    except (dns.exception.DNSException, OSError) as error:  # no resolv.conf, or nobody in it
+        raise Unavailable(f"no broker is known for '{where.host}': nobody to ask: {error}") from error
     if servers:
         resolver.nameservers = [host for host, _ in servers]
         resolver.port = servers[0][1]

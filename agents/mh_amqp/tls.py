@@ -74,6 +74,7 @@ class Tls:
     files: Files
     _contexts: dict[str, ssl.SSLContext] = field(default_factory=dict)
     _seen: tuple[tuple[int, int, int], ...] = ()
+    _strict: bool = True
 
     @property
     def verifies(self) -> bool:
@@ -88,9 +89,8 @@ class Tls:
         """To listen with. `strict`: nobody comes in without a certificate."""
         if self.files.certificate is None:
             raise InvalidArguments("to listen with TLS needs a certificate and its key", argument="tls")
+        self._strict = strict
         context = self._context("listening", ssl.PROTOCOL_TLS_SERVER)
-        if self.verifies:
-            context.verify_mode = ssl.CERT_REQUIRED if strict else ssl.CERT_OPTIONAL
         context.sni_callback = self._renew
         return context
 
@@ -101,6 +101,9 @@ class Tls:
             peer.context = self._context("listening", ssl.PROTOCOL_TLS_SERVER)
         except BackendFailed as problem:
             log.warning("%s; the certificate stays as it was", problem)
+            last = self._contexts.get("listening")
+            if last is not None:  # what was good last, not what was there first
+                peer.context = last
 
     def expires(self) -> dt.datetime | None:
         """When our own certificate ends; None where there is none."""
@@ -118,11 +121,10 @@ class Tls:
 
     def _context(self, name: str, protocol: int) -> ssl.SSLContext:
         seen = self._look()
-        if seen != self._seen:
-            self._contexts.clear()
-        if name not in self._contexts:
-            self._contexts[name] = self._made(protocol)
-        self._seen = seen
+        if seen != self._seen or name not in self._contexts:
+            made = self._made(protocol)
+            self._contexts = {name: made} if seen != self._seen else {**self._contexts, name: made}
+            self._seen = seen
         return self._contexts[name]
 
     def _look(self) -> tuple[tuple[int, int, int], ...]:
@@ -135,6 +137,11 @@ class Tls:
     def _made(self, protocol: int) -> ssl.SSLContext:
         files, context = self.files, ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+        if protocol == ssl.PROTOCOL_TLS_SERVER:
+            context.num_tickets = 0  # who resumes a session is not looked at again
+            if self.verifies:
+                context.verify_mode = ssl.CERT_REQUIRED if self._strict else ssl.CERT_OPTIONAL
         try:
             if files.certificate is not None:
                 # a key that wants a passphrase would ask for it on the terminal
@@ -154,19 +161,27 @@ class Tls:
 
 def subject(peer: ssl.SSLObject) -> str:
     """Whom the certificate of a peer names, as RFC 4514 writes it: `CN=console,O=Example`; empty when it has
-    shown none. The context has checked it."""
-    told = peer.getpeercert() or {}
-    parts = told.get("subject", ())
-    pairs = [pair for part in reversed(parts) for pair in part if isinstance(pair, tuple)]
-    return ",".join(f"{SHORT.get(str(kind), kind)}={_escaped(str(value))}" for kind, value in pairs)
+    shown none in this session. The context has checked it."""
+    # TLS 1.2 resumes sessions without tickets, too, and asks for no certificate then
+    told = {} if peer.session_reused else peer.getpeercert() or {}
+    return ",".join("+".join(map(_pair, part)) for part in reversed(told.get("subject", ())))
+
+
+def _pair(pair: Any) -> str:
+    kind, value = pair
+    return f"{SHORT.get(str(kind), kind)}={_escaped(str(value))}"
 
 
 def _escaped(value: str) -> str:
     text = "".join(f"\\{each}" if each in SPECIAL else each for each in value)
-    text = "".join(each if each.isprintable() else f"\\{ord(each):02X}" for each in text)
+    text = "".join(each if each.isprintable() else _hex(each) for each in text)
     if text[:1] in (" ", "#"):
         text = "\\" + text
     return text[:-1] + "\\ " if text.endswith(" ") and not text.endswith("\\ ") else text
+
+
+def _hex(character: str) -> str:
+    return "".join(f"\\{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
 
 
 async def watch(tls: Tls, certificates: Certificates) -> None:
