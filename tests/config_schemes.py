@@ -115,11 +115,22 @@ def tree(base: Path) -> dict[str, str]:
     return found
 
 
+MADE: list[LinuxSysconfig] = []
+"""What `machine` has made and nobody has closed."""
+
+
+def close_all() -> None:
+    """Close what was made: each holds files open."""
+    while MADE:
+        MADE.pop().close()
+
+
 def machine(base: Path) -> Machine:
     context = Context(root=Root(base), settings=Settings(base / "var/lib/matahari/settings.json"))
     events: list[Event] = []
     context.events.subscribe(events.append)
     sysconfig = LinuxSysconfig(context)
+    MADE.append(sysconfig)
     scheme = Dictated(context.root)
     sysconfig._runs._schemes["augeas"] = sysconfig._runs._schemes["puppet"] = scheme
     return Machine(base, sysconfig, events, scheme)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from config_schemes import furnished, machine, text, tree
+from config_schemes import close_all, furnished, machine, text, tree
 from deaths import calls, lived
 from libmh.api.sysconfig import RunResult
 from testbed import needs
@@ -46,6 +46,7 @@ def deaths(
         base = copied(original, tmp_path / str(number))
         assert not lived(partial(work, base), kill=call), call
         yield call, base
+        close_all()
         shutil.rmtree(base)
 
 
