@@ -146,7 +146,7 @@ Changes(context, Limits(make=1.0, spare=0.5)).make(link, SetMtu(1300), 30)
 """
 
 
-@pytest.mark.parametrize("where", ["before", "after"])
+@pytest.mark.parametrize("where", [pytest.param("before", marks=pytest.mark.slow), "after"])
 def test_the_agent_is_killed_while_it_makes_a_change(staged: Stage, network: Network, where: str) -> None:
     before = {link: staged.seen(link) for link in LINKS}
     for link in LINKS:
@@ -230,7 +230,7 @@ changes.confirm(changes.make(link, SetMtu(1350), 2).id)
 """
 
 
-@pytest.mark.parametrize("where", ["before", "after"])
+@pytest.mark.parametrize("where", ["before", pytest.param("after", marks=pytest.mark.slow)])
 def test_the_agent_is_killed_while_it_confirms(staged: Stage, network: Network, where: str) -> None:
     """That it is kept was decided."""
     before = {link: staged.seen(link) for link in KEPT}

@@ -79,7 +79,7 @@ def test_what_does_not_cut_the_console_off_is_confirmed(staged: Stage) -> None:
 
 def test_what_cuts_the_console_off_is_taken_back(staged: Stage) -> None:
     before = staged.seen(KERNEL)
-    done = console(staged, "network", "set-addresses", KERNEL, "10.9.77.1/24", "--yes", "--confirm", "8")
+    done = console(staged, "network", "set-addresses", KERNEL, "10.9.77.1/24", "--yes", "--confirm", "5")
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"{KERNEL}: addresses 10.9.77.1/24: rolled back: it was not confirmed in time" in done.stdout
     assert staged.seen(KERNEL) == before
@@ -92,6 +92,7 @@ def test_a_link_that_comes_back_is_reached_over_a_new_connection(staged: Stage) 
     assert "confirmed, and kept" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_link_that_goes_down_comes_back(staged: Stage) -> None:
     done = console(staged, "network", "down", KERNEL, "--yes", "--confirm", "6")
     assert done.returncode == 1, done.stdout + done.stderr
@@ -108,6 +109,7 @@ def test_ctrl_c_leaves_it_to_be_rolled_back(staged: Stage) -> None:
     wait_for(lambda: staged.seen(KERNEL).up, 15, "it was rolled back")
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_what_is_waited_for(staged: Stage) -> None:
     words = [sys.executable, "-c", MHCTL, "--on", f"amqp://10.9.0.1:{PORT + 1}", "network", "down", KERNEL]
     shown = shlex.join(["ip", "netns", "exec", "far", *words, "--confirm", "4"])

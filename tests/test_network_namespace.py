@@ -164,13 +164,16 @@ def ended(number: int) -> Record:
     )
 
 
-def test_no_more_than_a_hundred_that_ended_are_kept(tmp_path: Path) -> None:
+def test_no_more_that_ended_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MAX_ENDED == 100
+    few = 5
+    monkeypatch.setattr("libmh.linux.netrecord.MAX_ENDED", few)
     records = Records(tmp_path)
     with records.beginning(1):
-        for number in range(MAX_ENDED + 3):
+        for number in range(few + 3):
             records.step(records.put(ended(number)), Stage.CONFIRMED)
-    records.put(ended(MAX_ENDED + 3))
-    assert [each.time for each in records.all()] == list(range(MAX_ENDED + 3, 2, -1))
+    records.put(ended(few + 3))
+    assert [each.time for each in records.all()] == list(range(few + 3, 2, -1))
 
 
 def test_a_record_that_is_none_is_passed_over(tmp_path: Path) -> None:

@@ -55,10 +55,6 @@ def link(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def state(network: Network, change: str) -> ChangeState:
-    return next(each.state for each in network.changes() if each.id == change)
-
-
 def armed(staged: Stage) -> str:
     return staged.host.run("systemctl", "list-units", "--all", "--no-legend", "matahari-*").stdout
 

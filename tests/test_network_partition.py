@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from network_stage import KERNEL, LINKS, MANAGER, NETWORKD, STATE, Stage, place, stage
+from network_stage import LINKS, STATE, Stage, place, stage
 from waiting import wait_for
 
 CONFIRM = 2
@@ -66,7 +66,8 @@ def passing(listen: str, to: str) -> tuple[str, ...]:
     return ("systemd-socket-activate", "-l", listen, "/lib/systemd/systemd-socket-proxyd", to)
 
 
-@pytest.mark.parametrize("link", [KERNEL, NETWORKD, pytest.param(MANAGER, marks=pytest.mark.slow)])
+@pytest.mark.slow  # `mhctl` cuts itself off by the kernel's link in test_network_console
+@pytest.mark.parametrize("link", LINKS)
 def test_a_console_that_cuts_itself_off_finds_the_host_again(staged: Stage, link: str) -> None:
     before = staged.seen(link)
     wrong = f"10.99.{place(link)}.1/24"

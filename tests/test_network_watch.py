@@ -293,7 +293,7 @@ def _cut(given: tuple[bytes, int]) -> bytes:
     return given[0][: given[1]]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(datagrams(), max_size=5))
 def test_no_datagram_is_too_odd(heard: list[bytes]) -> None:
     table = LinkTable()
@@ -303,7 +303,7 @@ def test_no_datagram_is_too_odd(heard: list[bytes]) -> None:
             assert state is None or (state.index > 0 and name.isprintable())
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(payloads())
 def test_no_route_is_too_odd(payload: bytes) -> None:
     for index, route in routes.parse(payload, lambda index: f"link{index}"):
