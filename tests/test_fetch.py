@@ -294,6 +294,7 @@ def test_the_agents_sandbox_is_not_the_downloads() -> None:
         host.python("-c", "import socket\nwhile socket.socket().connect_ex(('127.0.0.1', 8080)): pass")
         run = ("systemd-run", "--quiet", "--pipe", "--wait", *sandbox)
         done = host.run(*run, sys.executable, "/etc/fetch.py", uri, check=False)
+        assert not done.returncode, done.stderr
         digest, late = done.stdout.splitlines()
         assert digest == DIGEST, done.stderr
         assert "did not come within 1 s" in late

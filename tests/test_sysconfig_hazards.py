@@ -11,9 +11,11 @@ import pytest
 
 from config_schemes import Machine, furnished, text
 from deaths import lived
-from libmh.api.sysconfig import RunResult
+from libmh.api.sysconfig import RunResult, Sysconfig
 from libmh.errors import BackendFailed, Conflict, Problem
 from libmh.linux import applying, recovery
+from libmh.spec import interface_of
+from libmh.wire import MAX_STRING, dump
 from testbed import needs
 from waiting import wait_for
 
@@ -194,7 +196,7 @@ def test_what_a_dead_agent_left_running_is_ended_first(host: Machine) -> None:
         another.sysconfig.run_string(text({"/etc/a": "uno\n"}, told=True), 0, "puppet", "key")
 
     assert not lived(work, kill="truncate:1")
-    assert host.path("/etc/a").read_text() == "half\n"
+    wait_for(lambda: host.path("/etc/a").read_text() == "half\n")  # else it is just being written
     host.sysconfig._runs._performer.recover()
     assert host.tree() == before
     with pytest.raises(TimeoutError):
@@ -250,4 +252,22 @@ def test_a_run_that_died_does_not_keep_others_from_running(
     assert (run.result, host.path("/etc/a").read_text()) == (RunResult.APPLIED, "uno\n")
     assert "'/etc/sub/b' had changed when the agent came back" in (run.reason or "")
     assert not list(host.path("/etc").rglob(".mh-*"))
+    host.sysconfig.close()
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_more_than_can_be_shown_is_cut(tmp_path: Path, told: bool) -> None:
+    """No bus carries a string of more than 65,535 characters, or half of a character."""
+    host = furnished(tmp_path, {"/etc/a": "one\n" * 20_000})
+    after = "".join(f"line {number}\n" for number in range(20_000))
+    wanted = text({"/etc/a": after}, told=told, output="\ud800" + "x" * 70_000)
+    plan = host.sysconfig.plan("puppet", wanted)
+    run = host.sysconfig.apply(plan.id, "key")
+    assert (run.result, host.path("/etc/a").read_text()) == (RunResult.APPLIED, after)
+    assert host.sysconfig.history() == [run]
+    host.path("/etc/a").write_text("two\n" * 20_000)
+    (drift,) = host.sysconfig.drift()
+    for shown in (plan.files[0].diff, drift.diff, run.output):
+        assert 60_000 < len(shown) <= MAX_STRING
+    dump(interface_of(Sysconfig).members["drift"].results[0].type, [drift], "drift")
     host.sysconfig.close()
