@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import dns.asyncresolver
 import pytest
@@ -18,6 +19,7 @@ from amqp_peers import HOST, Echo, listening
 from amqp_serving import (
     TOY,
     UUID,
+    Toy,
     ask,
     asking,
     broker_agent,
@@ -33,17 +35,22 @@ from libmh.call import Request
 from libmh.caller import Caller
 from libmh.dispatch import no_objects
 from libmh.errors import NotAuthorized, Unavailable
+from libmh.events import Event
 from libmh.keys import PrivateKey, Trusted, generate, load, trust
 from libmh.spec import interface_of
-from mh_amqp import codec, messages, signatures
+from mh_amqp import codec, messages, signatures, tls
 from mh_amqp.authority import roles
+from mh_amqp.connection import Connection
 from mh_amqp.engine import Door, Login, dial
+from mh_amqp.events import decode_event
 from mh_amqp.limits import Limits
 from mh_amqp.messages import Message
 from mh_amqp.names import MANAGEMENT, host_address, place
 from mh_amqp.sasl import CHALLENGE, MECHANISMS, SASL_HEADER, Dialling, Refused, frame_of
 from mh_amqp.security import EXTERNAL, SCRAM
+from mh_amqp.server import identity_at
 from mh_amqp.signatures import Seen, Signatures, signed
+from mh_amqp.spool import Spool
 from mh_amqp.srv import targets
 from mh_amqp.tls import Tls
 from waiting import eventually, wait_for
@@ -399,3 +406,92 @@ def test_scram_may_not_take_as_long_as_it_likes() -> None:
     asked = f"r={nonce}more,i=4096,s=c2FsdA==,i=999999999"
     with pytest.raises(Refused, match="rounds of SCRAM"):
         side.take(frame_of(CHALLENGE, codec.binary(asked.encode())))
+
+
+# events
+
+
+@pytest.mark.parametrize(
+    ("rules", "heard"),
+    [
+        ([], []),
+        ([{"allow": "Toy.rang"}], ["rang"]),
+        ([{"deny": "Toy.rang"}, {"allow": "*"}], [""]),
+        ([{"deny": "Toy.blob"}, {"use": "guest"}], ["rang"]),
+        ([{"use": "guest"}], ["rang", ""]),
+    ],
+)
+def test_events_are_told_to_those_who_may_read(
+    tmp_path: Path, rules: list[dict[str, str]], heard: list[str]
+) -> None:
+    policy = roles({"authority": {"*": "mine"}, "roles": {"mine": {"rules": rules}}})
+
+    async def test() -> None:
+        async with direct_agent(tmp_path, authority=policy) as here, asking(here.listener.port) as console:
+            came: list[Event | None] = []
+            await console.connection.receiver(
+                "mh.event.#", lambda each: came.append(decode_event(messages.decode(each.raw))), credit=99
+            )
+            await ask(console, request("READ"))  # the credit has come by then
+            hub = here.dispatcher.context.events
+            hub.emit(Toy.rang, times=1, at=0)
+            hub.changed(interface_of(Toy), level=7)
+            await ask(console, request("READ"))  # and so has what was told
+            assert [each.member for each in came if each is not None and each.interface == TOY] == heard
+
+    run(test())
+
+
+def test_events_on_disk_are_nobody_elses(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        spool = Spool(tmp_path / "events")
+        spool.open()
+        spool.add("mh.event.x", b"secret", time.time_ns())
+        found = list(tmp_path.glob("events*"))
+        assert len(found) > 1  # SQLite's own beside it
+        assert {each.stat().st_mode & 0o077 for each in found} == {0}
+        spool.close()
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize(
+    ("subject", "written"),
+    [
+        (((("commonName", "a"),), (("organizationName", "B"),)), "O=B,CN=a"),
+        (((("commonName", "a"), ("organizationName", "B")),), "CN=a+O=B"),
+        (((("commonName", "a+O=B"),),), "CN=a\\+O=B"),
+        (((("commonName", "a\0\n"),),), "CN=a\\00\\0A"),
+        (((("commonName", "\u200b"),),), "CN=\\E2\\80\\8B"),
+        ((), ""),
+    ],
+)
+def test_two_subjects_are_never_written_alike(subject: object, written: str) -> None:
+    class Shown:
+        session_reused = False
+
+        def getpeercert(self) -> dict[str, object]:
+            return {"subject": subject}
+
+    assert tls.subject(cast("ssl.SSLObject", Shown())) == written
+
+
+@pytest.mark.parametrize(
+    ("peer", "said", "known"),
+    [
+        ("127.0.0.1:5672", "uid:0", "uid:0"),
+        ("192.0.2.1:5672", "uid:0", "anonymous@192.0.2.1"),
+        ("192.0.2.1:5672", "key:ops", "anonymous@192.0.2.1"),
+        ("192.0.2.1:5672", "a\nb", "anonymous@192.0.2.1"),
+        ("192.0.2.1:5672", "CN=a", "CN=a"),
+    ],
+)
+def test_a_broker_elsewhere_knows_no_users_of_this_machine(peer: str, said: str, known: str) -> None:
+    class Far:
+        pass
+
+    far = Far()
+    far.peer = peer  # type: ignore[attr-defined]  # all that is asked of it
+    found = identity_at(cast("Connection", far))
+    assert found(Message(user_id=said.encode())) == known

@@ -49,6 +49,21 @@ class Roles:
             self._readers[key] = current.decide_all(identity, interface).allowed
         return self._readers[key]
 
+    def may_hear(self, identity: str, interface: Interface, name: str) -> bool:
+        """Whether an event may be told: as a property of its name could be read; a change of properties, who
+        may read them all. Remembered until the policy changes."""
+        member = interface.members.get(name)
+        if member is None:
+            return self.may_read(identity, interface)
+        current = self._current()
+        key = (identity, f"{interface.name}.{name}")
+        if key not in self._readers:
+            if len(self._readers) >= MAX_KNOWN:
+                self._readers.clear()
+            asked = Asked(interface, member, Verb.GET, {})
+            self._readers[key] = current.decide(identity, asked).allowed
+        return self._readers[key]
+
     def explain(self, identity: str, asked: Asked) -> tuple[str | None, Decision]:
         """The identity's role, and what the policy that is in force says."""
         current = self._current()

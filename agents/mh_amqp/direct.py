@@ -2,9 +2,9 @@
 
 `$management` and `mh.host.<uuid>` take requests, as does a sender without an address by the `to` of its
 messages. A dynamic source is a reply address, private to its connection; a source below `mh.event.` gives
-events, where `*` stands for one word and `#` for any number. A reply may also go to the far end of a link
-from `$management`, which is how clients work that pair two links. Anything else is refused with
-`amqp:not-found`.
+events, where `*` stands for one word and `#` for any number, as far as the policy lets its user read what
+they tell. A reply may also go to the far end of a link from `$management`, which is how clients work that
+pair two links. Anything else is refused with `amqp:not-found`.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from libmh.errors import Unavailable
 from mh_amqp.addresses import REPLY_PREFIX, matches
+from mh_amqp.authority import Roles
 from mh_amqp.connection import Connection
 from mh_amqp.engine import DEFAULT_DOOR, Door, Listener, listen
 from mh_amqp.events import Encoded, Outbox
@@ -105,15 +106,25 @@ class Direct:
     def publish(self, event: Encoded) -> bool:
         """Give an event to every console that receives it and keeps up; True, for nothing is kept for one
         that does not."""
-        for peer in self._peers.values():
+        for connection, peer in self._peers.items():
             for sender, pattern in peer.subscriptions.items():
-                if not matches(pattern, event.address):
+                if not matches(pattern, event.address) or not self._may_hear(connection.user, event.address):
                     continue
                 if sender.ready():
                     sender.send(event.raw, settled=True)
                 else:
                     self.missed += 1
         return True
+
+    def _may_hear(self, identity: str, address: str) -> bool:
+        name, _, member = address.removeprefix(EVENT_PREFIX).rpartition(".")
+        for node in self._intake.nodes.values():
+            if name in node.interfaces:
+                roles = node.dispatcher.authority
+                return not isinstance(roles, Roles) or roles.may_hear(
+                    identity, node.interfaces[name], member
+                )
+        return False
 
 
 def _forget(peer: Peer, link: Sender) -> None:

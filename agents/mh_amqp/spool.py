@@ -7,6 +7,7 @@ and age are bounded: the oldest goes first, and of those that nobody was told of
 
 import contextlib
 import logging
+import os
 import secrets
 import sqlite3
 import time
@@ -126,6 +127,9 @@ class Spool:
 
     def _begin(self) -> None:
         self.close()
+        # the files that SQLite makes beside it have its mode
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self.path.chmod(0o600)
         database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
             # whole after a power failure, which may cost the last second
@@ -140,7 +144,6 @@ class Spool:
         except BaseException:
             database.close()
             raise
-        self.path.chmod(0o600)
         self._database = database
 
     def _sweep(self, database: sqlite3.Connection) -> None:
