@@ -100,6 +100,7 @@ def test_a_link_that_goes_down_comes_back(staged: Stage) -> None:
     assert staged.seen(KERNEL).up
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_it_to_be_rolled_back(staged: Stage) -> None:
     interrupted = ("timeout", "--preserve-status", "--signal=INT", "3")
     words = ("network", "down", KERNEL, "--yes", "--confirm", "5")
