@@ -260,7 +260,7 @@ def test_more_than_can_be_shown_is_cut(tmp_path: Path, told: bool) -> None:
     """No bus carries a string of more than 65,535 characters, or half of a character."""
     host = furnished(tmp_path, {"/etc/a": "one\n" * 20_000})
     after = "".join(f"line {number}\n" for number in range(20_000))
-    wanted = text({"/etc/a": after}, told=told, output="\ud800" + "x" * 70_000)
+    wanted = text({"/etc/a": after}, told=told, output="\ud800" + "said\n" * 14_000)
     plan = host.sysconfig.plan("puppet", wanted)
     run = host.sysconfig.apply(plan.id, "key")
     assert (run.result, host.path("/etc/a").read_text()) == (RunResult.APPLIED, after)

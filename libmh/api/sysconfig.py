@@ -8,7 +8,10 @@ from libmh.spec import U32, Effect, Time, event, interface, method, prop, writes
 
 KEY = "letters, digits, '_', '-' and '.', not starting with '.'"
 SCHEME = "augeas, puppet, ansible; registry on Windows; case does not matter"
-TEXT = "augeas: commands, one a line; puppet: a manifest; ansible: a playbook; registry: a .reg file"
+TEXT = (
+    "augeas: commands, one a line; puppet: a manifest; ansible: a playbook; registry: a .reg file; at most "
+    "64 KiB, more by a URI"
+)
 URI = "https://, file://, or http:// with #sha256=DIGEST; at most 16 MiB"
 FLAGS = "1 runs it although the key has a status already; else 0"
 RUN_DEADLINE = 1800.0  # puppet and ansible take their time
@@ -20,7 +23,7 @@ class FileChange:
     """What a plan does to a file."""
 
     path: Annotated[str, "absolute"]
-    diff: Annotated[str, "unified, secrets masked, at most 256 KiB; empty where it cannot be told"]
+    diff: Annotated[str, "unified, secrets masked, at most 64 KiB; empty where it cannot be told"]
     before: Annotated[str | None, "SHA-256 of what was read; absent where there was no file"] = None
     after: Annotated[str | None, "SHA-256 of what it becomes; absent where that is removed or not known"] = (
         None
@@ -89,7 +92,7 @@ class Drift:
     run: Annotated[str, "the run that wrote it last"]
     key: Annotated[str, "of that run"]
     time: Annotated[Time, "of that run"]
-    diff: Annotated[str, "from what the run left to what is there, secrets masked; at most 256 KiB"]
+    diff: Annotated[str, "from what the run left to what is there, secrets masked; at most 64 KiB"]
     missing: Annotated[bool, "the file has gone, or one that the run removed is there again"]
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from libmh.linux.masking import Masks, in_keys
+from libmh.wire import MAX_STRING
 
-MAX_DIFF = 256 << 10
+MAX_DIFF = MAX_STRING
 MAX_MATCHED = 2000
 """Lines that are looked at for what moved where: the time that takes grows with their square."""
 CONTEXT = 3
@@ -16,7 +17,7 @@ Block = tuple[str, int, int, int, int]
 
 
 def unified(path: str, before: bytes | None, after: bytes | None) -> str:
-    """At most 256 KiB of it; empty where nothing changes."""
+    """At most 64 KiB of it; empty where nothing changes."""
     if before == after:
         return ""
     old, new = _named(path, before), _named(path, after)

@@ -218,7 +218,8 @@ BY_FILE: tuple[tuple[re.Pattern[str], Rule], ...] = (
 def masked(text: str, limit: int) -> str:
     """What a program printed, or a diff that it made: the first `limit` characters of it, masked."""
     masks = Masks()
-    lines = text.replace("\0", "\ufffd")[: limit * 2].splitlines(keepends=True)
+    text = text[: limit * 2].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    lines = text.splitlines(keepends=True)
     parts = []
     for line, key in zip(lines, in_keys(lines), strict=True):
         sign = line[:1] if line[:1] in "+- " and "-----" not in line[:6] else ""

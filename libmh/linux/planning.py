@@ -14,12 +14,13 @@ from libmh.linux.places import Place, check, locate, look
 from libmh.linux.plans import Prepared, Step
 from libmh.linux.runs import Change
 from libmh.schemes import Edit, Forecast
+from libmh.wire import MAX_STRING
 
 MAX_TEXT = 16 << 20
 MAX_FILES = 1000
 MAX_BYTES = 64 << 20
 MAX_DIFFS = 4 << 20
-MAX_OUTPUT = 64 << 10
+MAX_OUTPUT = MAX_STRING
 UNDO = "undo"
 CUT = "(not shown: there are more than 4 MiB of diffs)\n"
 BLANK = Plan("", "", 0, 0, "", "", exact=True, files=[], output="")
@@ -89,7 +90,7 @@ def _step(edit: Edit, now: bytes | None, *, exact: bool) -> Step | None:
 
 def _diff(edit: Edit) -> str:
     if edit.told is not None:
-        return masked(edit.told, MAX_DIFF // 4)
+        return masked(edit.told, MAX_DIFF)
     return unified(edit.path, edit.before, edit.after)
 
 

@@ -26,6 +26,7 @@ from libmh.wire import dump, parse
 
 log = logging.getLogger("libmh.linux.recovery")
 STAGED, COMMITTED, REVERTING, RUNNING = "staged", "committed", "reverting", "running"
+MAX_LISTED = 10
 DIED = "the agent ended in the middle of it; all is as before"
 
 
@@ -197,4 +198,5 @@ def keep_status(root: Root, store: Store, entry: Entry) -> None:
 
 
 def _listed(paths: Sequence[str]) -> str:
-    return ", ".join(f"'{path}'" for path in paths)
+    more = f" and {len(paths) - MAX_LISTED} more" if len(paths) > MAX_LISTED else ""
+    return ", ".join(f"'{path}'" for path in paths[:MAX_LISTED]) + more

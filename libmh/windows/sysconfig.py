@@ -27,8 +27,7 @@ DAY = 86_400.0
 NANOSECOND = 1e-9
 MAX_PLANS = 100
 MAX_STATUSES = 1000
-MAX_DIFF = 1 << 18
-MAX_OUTPUT = 1 << 16
+MAX_DIFF = MAX_OUTPUT = 65_535
 SECONDS = 60.0
 SECRET = re.compile(r'^(.?"[^"]*(?:pass|secret|token|credential|private)[^"]*"=).*', re.IGNORECASE)
 
