@@ -150,11 +150,18 @@ class Policy:
         return said
 
     def idle(self, interfaces: Sequence[Interface]) -> Iterator[str]:
-        """Rules that no member of these fits: mistyped, most likely."""
+        """Rules that no member of these fits: mistyped, most likely; a deny of that kind forbids nothing."""
         known = [(each, member) for each in interfaces for member in each.members.values()]
         for rule in {rule.place: rule for rules in self.roles.values() for rule in rules}.values():
-            if not any(_named(rule.pattern, *each) for each in known):
+            members = [member for each, member in known if _named(rule.pattern, each, member)]
+            if not members:
                 yield f"rule {rule.place}: nothing is called '{rule.pattern}'"
+                continue
+            objects = {name for member in members for name in member.objects}
+            arguments = {argument.name for member in members for argument in member.arguments}
+            written = {member.name for member in members if member.kind is Kind.PROPERTY}
+            for name in (rule.on.keys() - objects) | (rule.where.keys() - arguments - written):
+                yield f"rule {rule.place}: nothing that is called '{rule.pattern}' has '{name}'"
 
 
 def asked(

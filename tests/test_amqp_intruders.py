@@ -289,6 +289,29 @@ def test_a_rule_looks_at_what_is_written(tmp_path: Path) -> None:
     run(test())
 
 
+def test_a_rule_that_can_never_fit_is_told() -> None:
+    rules = [
+        {"deny": "Host.*", "on": {"nmae": "x"}},
+        {"deny": "Host.update_interval", "where": {"update_interval": ">= 9"}},
+        {"deny": "Host.update_interval", "where": {"interval": ">= 9"}},
+    ]
+    found = roles({"authority": {"*": "mine"}, "roles": {"mine": {"rules": rules}}}).policy
+    assert list(found.idle([interface_of(Host)])) == [
+        "rule mine 1: nothing that is called 'Host.*' has 'nmae'",
+        "rule mine 3: nothing that is called 'Host.update_interval' has 'interval'",
+    ]
+
+
+def test_it_is_told_when_an_agent_begins(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mistyped = roles({"roles": {"mine": {"rules": [{"deny": "Toy.strkie"}]}}})
+
+    async def test() -> None:
+        async with direct_agent(tmp_path, authority=mistyped):
+            assert "rule mine 1: nothing is called 'Toy.strkie': it does nothing here" in caplog.text
+
+    run(test())
+
+
 # what was seen
 
 

@@ -22,7 +22,7 @@ from libmh.errors import Unavailable
 from libmh.serve import DRAIN_SECONDS, Process
 from libmh.spec import interface_of
 from mh_amqp import dialects
-from mh_amqp.authority import ANONYMOUS, roles
+from mh_amqp.authority import ANONYMOUS, Roles, roles
 from mh_amqp.casts import Casts
 from mh_amqp.connection import Connection
 from mh_amqp.dialects import Dialect
@@ -72,6 +72,10 @@ def serving(
     """The parts that outlive connections."""
     if isinstance(dispatcher.authority, Everybody):
         dispatcher.authority = roles(process.config, process.options.config)
+    if isinstance(dispatcher.authority, Roles):
+        known = [each.interface for each in dispatcher.interfaces.values()]
+        for words in dispatcher.authority.policy.idle(known):
+            log.warning("[roles] %s: it does nothing here", words)
     nodes = {
         address: Management(dispatcher, source.host or _host_of(address), names)
         for address, names in addresses.items()
