@@ -5,26 +5,36 @@ from pathlib import Path
 import pytest
 
 from amqp_serving import UUID, broker_agent, run, running_broker
+from libmh import audit
+from libmh.keys import Trusted
 from mh_amqp import selfping
 from mh_amqp.asking import asker
 from mh_amqp.broker import Broker
 from mh_amqp.names import host_address
 from mh_amqp.post import Post
 from mh_amqp.selfping import ping
+from mh_amqp.signatures import Signatures
 from mh_amqp.upkeep import Pace
 from waiting import eventually
 
 
-def test_a_broker_that_carries_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_carries_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", audit.log.name)
     monkeypatch.setattr(selfping, "EVERY_SECONDS", 0.05)
     monkeypatch.setattr(selfping, "ANSWER_SECONDS", 0.3)
 
+    own: set[bytes] = set()
+
     async def extra(through: Post) -> None:
-        await ping(await asker(through.connection, sending=through), host_address(UUID))
+        await ping(await asker(through.connection, sending=through), host_address(UUID), own)
 
     async def test() -> None:
         async with running_broker() as (broker, port), broker_agent(tmp_path, port) as agent:
             agent.served.extras.append(extra)
+            agent.served.intake.own = own
+            agent.served.intake.signatures = Signatures(Trusted(tmp_path), required=True)
             agent.served.pace = Pace(first=0.05, most=0.1)
             await eventually(lambda: [s.state for s in agent.connections.list()] == ["connected"])
             for connection in list(broker._owners.values()):
@@ -37,3 +47,5 @@ def test_a_broker_that_carries_nothing_is_left(tmp_path: Path, monkeypatch: pyte
             await eventually(lambda: [s.state for s in agent.connections.list()] == ["connected"])
 
     run(test(), 30)
+    assert not own
+    assert not [record for record in caplog.records if record.name == audit.log.name]

@@ -129,7 +129,7 @@ async def dialling(process: Process, base: Base, source: Source) -> None:
 
     async def ask(through: Post) -> None:
         made = await asker(through.connection, sending=through)
-        pinging = asyncio.create_task(ping(made, host_address(source.host)))
+        pinging = asyncio.create_task(ping(made, host_address(source.host), served.intake.own))
         reporting = asyncio.create_task(sending.run(made)) if sending else pinging
         try:
             done, _ = await asyncio.wait({pinging, reporting}, return_when=asyncio.FIRST_COMPLETED)

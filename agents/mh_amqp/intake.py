@@ -25,7 +25,7 @@ from mh_amqp.names import MANAGEMENT, is_private
 from mh_amqp.outcome import DECODE_ERROR, NOT_ALLOWED, NOT_FOUND
 from mh_amqp.record import FLEET, WHERE, Record, key_of, lifetime
 from mh_amqp.signatures import Signatures, Ticket
-from mh_amqp.status import Answer, form_of, refusal
+from mh_amqp.status import OK, Answer, form_of, head, in_amqp, refusal
 
 log = logging.getLogger(__name__)
 MAX_REPLY = 4 << 20
@@ -62,6 +62,7 @@ class Intake:
     record: Record = field(default_factory=Record)
     counters: Counters = field(default_factory=Counters)
     signatures: Signatures | None = None
+    own: set[bytes] = field(default_factory=set)
     private: Callable[[str], bool] = is_private
     gate: Gate = lambda _message, _run, pass_by: pass_by()
     also: frozenset[str] = frozenset()
@@ -104,6 +105,8 @@ class Intake:
         elif _expired(message):
             self.counters.expired += 1
             delivery.accept()
+        elif message.message_id in self.own:  # from ourselves: that it has come is all there is to say
+            self._reply(message, delivery, send, in_amqp(head(OK, "OK", node.host), codec.NULL))
         elif message.reply_to is None and node.reads(message):
             self.counters.ignored += 1
             delivery.accept()

@@ -15,9 +15,9 @@ EVERY_SECONDS = 30.0
 ANSWER_SECONDS = 10.0
 
 
-async def ping(asker: Asker, address: str) -> None:
-    """Ask at an address of our own, for ever. Raises `Unavailable` when no answer comes back; what the
-    answer is does not matter."""
+async def ping(asker: Asker, address: str, own: set[bytes]) -> None:
+    """Ask at an address of our own, for ever; `own` is where the intake there knows our requests from, which
+    it answers whatever the policy says. Raises `Unavailable` when no answer comes back."""
     member = member_of(Agent.ping)
     while True:
         await asyncio.sleep(EVERY_SECONDS)
@@ -28,7 +28,10 @@ async def ping(asker: Asker, address: str) -> None:
             ttl=int(ANSWER_SECONDS * 1000),
             properties={"operation": member.name, "type": member.interface, "name": "self"},
         )
+        own.add(message.message_id)
         try:
             await asker.ask(message, ANSWER_SECONDS)
         except Timeout as problem:
             raise Unavailable(f"what we send ourselves does not come back: {problem}") from problem
+        finally:
+            own.discard(message.message_id)
