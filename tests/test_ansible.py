@@ -130,7 +130,6 @@ def test_the_plugin_finds_the_file_of_a_diff() -> None:
     assert path_of({"prepared": "x"}, {"invocation": {"module_args": {"name": "vim"}}}) == ""
 
 
-@pytest.mark.slow
 def test_a_real_one_in_a_booted_machine() -> None:
     playbook = """
 - hosts: localhost

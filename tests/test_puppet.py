@@ -147,7 +147,6 @@ def test_its_time_passes_for_its_unit() -> None:
         wait_for(lambda: not host.run(*units).stdout.strip())
 
 
-@pytest.mark.slow
 def test_a_real_one_in_a_booted_machine() -> None:
     manifest = """
 file { '/etc/mh-a': content => "new\\n" }
