@@ -29,9 +29,8 @@ CONFINED = (
     "CapabilityBoundingSet=",
     "NoNewPrivileges=yes",
     "PrivateDevices=yes",
-    "PrivateTmp=yes",
     "ProtectHome=read-only",
-    "ProtectSystem=strict",
+    "ProtectSystem=strict",  # /tmp, too; it stays in sight, for our own program may be installed there
     "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
     "MemoryMax=256M",
 )
