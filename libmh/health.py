@@ -21,7 +21,9 @@ EVERY_SECONDS = 15.0
 SETTLE_SECONDS = 0.2
 NANOSECONDS = 1e9
 DAY = 86_400
-CHANGED = f"{interface_of(Agent).name}.connection_changed"
+CHANGED = frozenset(
+    f"{interface_of(Agent).name}.{name}" for name in ("connection_changed", "certificate_expiring")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ async def keep(files: Files, agent: Agent, events: Hub) -> None:
     loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
     def heard(event: Event) -> None:
-        if event.name == CHANGED:
+        if event.name in CHANGED:
             loop.call_soon_threadsafe(changed.set)
 
     end = events.subscribe(heard)
