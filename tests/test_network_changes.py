@@ -200,6 +200,8 @@ def test_dhcp_that_answers_gives_an_address(staged: Stage, network: Network) -> 
         number, before = place(link), staged.seen(link)
         far = ("ip", "netns", "exec", "far", "unshare", "--mount", "/usr/local/bin/leases", str(number))
         staged.host.run("systemd-run", "--quiet", f"--unit=leases-{link}", *far, f"{link[0]}1")
+        served = ("ip", "netns", "exec", "far", "ss", "-Hlun", "sport = :67")
+        wait_for(lambda: f"%{link[0]}1:67" in staged.host.run(*served).stdout, seconds=20)  # noqa: B023
         change = network.set_addresses(link, ["dhcp", f"10.99.{number}.1/24"], "", LONG)
         assert change.state is ChangeState.PENDING, change
         leased, lasting = sorted(
