@@ -9,7 +9,7 @@ is open to everybody, as any local user may without polkit being asked.
 import logging
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,7 @@ class Roles:
 
     def may_read(self, identity: str, interface: Interface) -> bool:
         """Whether all properties of an interface may be read; remembered until the policy changes."""
-        current = self._current()
-        key = (identity, interface.name)
-        if key not in self._readers:
-            if len(self._readers) >= MAX_KNOWN:
-                self._readers.clear()
-            self._readers[key] = current.decide_all(identity, interface).allowed
-        return self._readers[key]
+        return self._may(identity, interface.name, lambda policy: policy.decide_all(identity, interface))
 
     def may_hear(self, identity: str, interface: Interface, name: str) -> bool:
         """Whether an event may be told: as a property of its name could be read; a change of properties, who
@@ -55,13 +49,19 @@ class Roles:
         member = interface.members.get(name)
         if member is None:
             return self.may_read(identity, interface)
-        current = self._current()
-        key = (identity, f"{interface.name}.{name}")
+        return self._may(
+            identity,
+            member.action,
+            lambda policy: policy.decide(identity, Asked(interface, member, Verb.GET, {})),
+        )
+
+    def _may(self, identity: str, what: str, decide: Callable[[Policy], Decision]) -> bool:
+        current = self._current()  # it forgets what is remembered when the policy has changed
+        key = (identity, what)
         if key not in self._readers:
             if len(self._readers) >= MAX_KNOWN:
                 self._readers.clear()
-            asked = Asked(interface, member, Verb.GET, {})
-            self._readers[key] = current.decide(identity, asked).allowed
+            self._readers[key] = decide(current).allowed
         return self._readers[key]
 
     def explain(self, identity: str, asked: Asked) -> tuple[str | None, Decision]:
