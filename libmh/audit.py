@@ -43,15 +43,21 @@ def record(
     )
 
 
-def refused_entry(transport: str, peer: str, why: str) -> None:
-    """Write down a peer that did not come in."""
+def refused_entry(transport: str, peer: str, why: str, times: int = 1) -> None:
+    """Write down a peer that did not come in, or that so many more of it did not."""
     said = {
         "verb": "enter",
         "transport": transport,
         "peer": peer[:MAX_TEXT],
         "why": carriable(why)[:MAX_TEXT],
+        "times": times,
     }
-    log.warning("%s %r was not let in: %s", transport, said["peer"], said["why"], extra={FIELDS: said})
+    often = "" if times == 1 else f" {times} more times, the last time"
+    log.warning(
+        "%s %r was not let in%s: %s",
+        *(transport, said["peer"], often, said["why"]),
+        extra={FIELDS: said},
+    )
 
 
 class Json(logging.Formatter):

@@ -57,6 +57,8 @@ ELSEWHERE: tuple[str, ...] = (
     "libmh.api.aggregates:Aggregates",
     "libmh.api.aggregates:Reports",
     "libmh.api.broker:Broker",
+    "libmh.api.conductor:Conductor",
+    "libmh.api.sinks:Sinks",
 )
 """Declarations that a process answers for by itself, not the host."""
 

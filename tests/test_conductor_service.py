@@ -262,15 +262,15 @@ def test_hosts_are_selected_by_what_they_reported(conductor: Fleet) -> None:
         conductor.reports.report(fleet.report(number, memory_gib=memory, traits=("HW_CPU_X86_AVX2",)))
 
     def selected(*where: str) -> list[str]:
-        return [each.hostname for each in conductor.aggregates.select(list(where))]
+        return [each.hostname for each in conductor.aggregates.select(list(where)).hosts]
 
     assert selected() == ["node1", "node2", "node3"]
     assert selected("memory_gib=>= 64") == ["node2", "node3"]
     assert selected("memory_gib=>= 64", "hostname=<or> node1 <or> node3") == ["node3"]
     assert selected("traits=<in> HW_CPU_X86_AVX2", f"uuid={fleet.uuid_of(2)}") == ["node2"]
     assert selected("no_such_fact=!= 1") == []
-    assert conductor.aggregates.select([])[0].uuid == fleet.uuid_of(1)
-    assert conductor.aggregates.select([])[0].last_seen == conductor.aggregates.hosts()[0].last_seen
+    assert conductor.aggregates.select([]).hosts[0].uuid == fleet.uuid_of(1)
+    assert conductor.aggregates.select([]).hosts[0].last_seen == conductor.aggregates.hosts()[0].last_seen
     for wrong in ("memory_gib", "memory_gib=", "=8", "memory_gib=>=64", "memory_gib=> 64"):
         with pytest.raises(InvalidArguments, match="where: "):
             conductor.aggregates.select([wrong])

@@ -30,7 +30,7 @@ PROBE = interface_of(Probe).name
 AGENT = interface_of(Agent).name
 GIVEN = (True, 255, 65535, 2**32 - 1, 2**64 - 1, -1, -1, -(2**63), 0.5, "t", b"r\0", 8)
 LONG = "x" * 65_536
-ELSEWHERE = {"Aggregates", "Broker", "Reports"}
+ELSEWHERE = {"Aggregates", "Broker", "Conductor", "Reports", "Sinks"}
 SERVED = [*(each for each in shipped_interfaces() if each.short not in ELSEWHERE), interface_of(Probe)]
 
 

@@ -43,7 +43,7 @@ PERMISSIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("libmh", ("libmh",)),
     ("mh_dbus", ("libmh", "mh_dbus")),
     ("mh_amqp", ("libmh", "mh_amqp", "proton", "cproton", "scramp", "cryptography", "dns")),
-    ("mh_conductor", ("libmh", "mh_conductor", "sqlalchemy", "alembic")),
+    ("mh_conductor", ("libmh", "mh_conductor", "sqlalchemy", "alembic", "starlette", "uvicorn", "jsonschema", "openstack")),
 )
 REFUSALS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("libmh.cli", ("libmh.linux",)),

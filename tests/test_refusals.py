@@ -35,7 +35,7 @@ from source_tree import ROOT
 from testbed.callers import run_python_as
 from testbed.polkit import polkit_bus
 
-ELSEWHERE = ("Aggregates", "Reports")
+ELSEWHERE = ("Aggregates", "Conductor", "Reports", "Sinks")
 """The conductor's: nobody serves them on D-Bus."""
 MAY: dict[str, Callable[[Member], bool]] = {
     "guest": lambda member: member.access is Access.OPEN,

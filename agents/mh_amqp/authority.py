@@ -37,11 +37,11 @@ class Roles:
     source: Path | None = None
     _seen: tuple[int, int, int] = (0, 0, 0)
     _looked: float = 0.0
-    _readers: dict[tuple[str, str], bool] = field(default_factory=dict)
+    _said: dict[tuple[str, str], Decision] = field(default_factory=dict)
 
     def may_read(self, identity: str, interface: Interface) -> bool:
         """Whether all properties of an interface may be read; remembered until the policy changes."""
-        return self._may(identity, interface.name, lambda policy: policy.decide_all(identity, interface))
+        return self._all(identity, interface).allowed
 
     def may_hear(self, identity: str, interface: Interface, name: str) -> bool:
         """Whether an event may be told: as a property of its name could be read; a change of properties, who
@@ -49,20 +49,25 @@ class Roles:
         member = interface.members.get(name)
         if member is None:
             return self.may_read(identity, interface)
-        return self._may(
+        return self._remembered(
             identity,
             member.action,
             lambda policy: policy.decide(identity, Asked(interface, member, Verb.GET, {})),
+        ).allowed
+
+    def _all(self, identity: str, interface: Interface) -> Decision:
+        return self._remembered(
+            identity, interface.name, lambda policy: policy.decide_all(identity, interface)
         )
 
-    def _may(self, identity: str, what: str, decide: Callable[[Policy], Decision]) -> bool:
+    def _remembered(self, identity: str, what: str, decide: Callable[[Policy], Decision]) -> Decision:
         current = self._current()  # it forgets what is remembered when the policy has changed
-        key = (identity, what)
-        if key not in self._readers:
-            if len(self._readers) >= MAX_KNOWN:
-                self._readers.clear()
-            self._readers[key] = decide(current).allowed
-        return self._readers[key]
+        said = self._said.get((identity, what))
+        if said is None:
+            if len(self._said) >= MAX_KNOWN:
+                self._said.clear()
+            said = self._said[identity, what] = decide(current)
+        return said
 
     def explain(self, identity: str, asked: Asked) -> tuple[str | None, Decision]:
         """The identity's role, and what the policy that is in force says."""
@@ -91,7 +96,7 @@ class Roles:
     ) -> Decision:
         current, identity = self._current(), request.caller.identity
         if member is None:
-            return current.decide_all(identity, interface)
+            return self._all(identity, interface)
         if member.kind is Kind.EVENT:
             return Decision(allowed=False, reason="an event is not asked for")
         try:
@@ -117,7 +122,7 @@ class Roles:
                 found = policy(tomllib.loads(file.read(MAX_FILE).decode()), DEFAULT)
             if found != self.policy:
                 self.policy = found
-                self._readers.clear()
+                self._said.clear()
                 log.info("the policy in '%s' has changed, and is in force", source)
         except (OSError, ValueError, InvalidArguments) as error:  # ValueError: not UTF-8, or not TOML
             log.error("the policy stays as it was, for '%s' cannot be used: %s", source, error)  # noqa: TRY400

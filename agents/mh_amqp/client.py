@@ -16,6 +16,8 @@ from dataclasses import replace
 from libmh.api.agent import Agent
 from libmh.api.aggregates import Aggregates, Reports
 from libmh.api.broker import Broker
+from libmh.api.conductor import Conductor
+from libmh.api.sinks import Sinks
 from libmh.call import Bound, Request, Verb, prepare
 from libmh.errors import InvalidArguments, Timeout, Unavailable
 from libmh.events import Event
@@ -58,6 +60,8 @@ MAX_EVENTS = 1000
 EVENT_CREDIT = 100
 FLEET: Mapping[str, str] = {
     interface_of(Aggregates).name: CONDUCTOR,
+    interface_of(Conductor).name: CONDUCTOR,
+    interface_of(Sinks).name: CONDUCTOR,
     interface_of(Agent).name: CONDUCTOR,
     interface_of(Reports).name: REPORT,
     interface_of(Broker).name: MANAGEMENT,

@@ -16,15 +16,18 @@ import errno
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 from libmh import errors
 from mh_amqp.connection import Connection, Served
 from mh_amqp.device import connect, is_device, served_at
+from mh_amqp.entrance import Entrance
 from mh_amqp.limits import Limits
 from mh_amqp.links import Asked, Delivery, Link, Receiver, Sender
 from mh_amqp.outcome import Outcome, Word, problem
 from mh_amqp.pump import Closed, Pump
+from mh_amqp.refusals import Refusals, host_of
 from mh_amqp.security import Door, Login, check_listen, check_login, is_unix
 
 log = logging.getLogger(__name__)
@@ -128,15 +131,12 @@ async def listen(
             listener.server = await loop.create_unix_server(listener.accept, host, backlog=BACKLOG)
             listener.path = Path(host)
         else:
-            secured = None if door.tls is None else door.tls.listening(strict=door.users is None)
-            listener.server = await loop.create_server(
-                listener.accept,
-                host,
-                port,
-                backlog=BACKLOG,
-                ssl=secured,
-                ssl_handshake_timeout=limits.handshake if secured else None,
-            )
+            accept: Callable[[], asyncio.Protocol] = listener.accept
+            if door.tls is not None:
+                secured = door.tls.listening(strict=door.users is None)
+                listener.entrance = Entrance(listener, secured, limits.handshake)
+                accept = listener.entrance.accept
+            listener.server = await loop.create_server(accept, host, port, backlog=BACKLOG)
     except OSError as error:  # in use, no such address, not permitted
         raise errors.Unavailable(f"cannot listen on '{host}:{port}': {error}") from error
     return listener
@@ -160,18 +160,20 @@ def _check_free(path: str) -> None:
 
 class Listener:
     """The accepted connections, all of them in `connections`; those above the limits are cut off at once,
-    and counted."""
+    and counted. Whom it does not let in is told to `refusals`."""
 
     def __init__(self, served: Served, container: str, door: Door, limits: Limits) -> None:
         self.server: asyncio.Server | None = None
         self.path: Path | None = None
         self.connections: set[Connection] = set()
         self.accepted = 0
-        self.refused = 0
+        self.refusals = Refusals()
+        self.entrance: Entrance | None = None
         self._served = served
         self._container = container
         self._door = door
         self._limits = limits
+        self._taken = 0
         self._per_host: dict[str, int] = {}
 
     @property
@@ -183,15 +185,7 @@ class Listener:
 
     def accept(self) -> Pump:
         """A protocol for the next peer, for asyncio alone."""
-        connection = Connection(self._container, self._limits, self._door, self._served)
-        made = connection.pump.on_made
-
-        def count() -> None:
-            made()
-            self._count(connection)
-
-        connection.pump.on_made = count
-        return connection.pump
+        return self._connection(self._arrived).pump
 
     async def attach(self, path: str) -> None:
         """Serve the other end of a character device, or of a Unix socket that another listens on, for
@@ -202,6 +196,8 @@ class Listener:
         """Stop listening, close every connection politely, and wait for that within the closing time."""
         if self.server is not None:
             self.server.close()
+        if self.entrance is not None:
+            self.entrance.close()
         if self.path is not None:
             self.path.unlink(missing_ok=True)
         for connection in list(self.connections):
@@ -209,29 +205,63 @@ class Listener:
         ending = [connection.closed for connection in self.connections]
         if ending:
             await asyncio.wait(ending, timeout=self._limits.closing + 1)
+        self.refusals.flush()
 
-    def _count(self, connection: Connection) -> None:
-        host = connection.peer.rpartition(":")[0]
+    # for the entrance
+
+    def room(self, peer: str) -> bool:
+        """Take a place for a peer; False, which was told, where there is none."""
+        host = host_of(peer)
         here = self._per_host.get(host, 0)
-        if len(self.connections) >= self._limits.connections or here >= self._limits.per_peer:
-            self.refused += 1
-            log.warning(
-                "peer %s: refused, there are %d connections, %d of its host",
-                connection.peer,
-                len(self.connections),
-                here,
-            )
-            connection.abort("too many connections")
-            return
-        self.accepted += 1
-        self.connections.add(connection)
+        if self._taken >= self._limits.connections or here >= self._limits.per_peer:
+            self.refused(peer, f"there are {self._taken} connections, {here} of its host")
+            return False
+        self._taken += 1
         self._per_host[host] = here + 1
-        connection.closed.add_done_callback(lambda _: self._gone(connection, host))
+        return True
 
-    def _gone(self, connection: Connection, host: str) -> None:
-        self.connections.discard(connection)
+    def leave(self, peer: str) -> None:
+        """The peer's place is free again."""
+        host = host_of(peer)
+        self._taken -= 1
         left = self._per_host.get(host, 1) - 1
         if left > 0:
             self._per_host[host] = left
         else:
             self._per_host.pop(host, None)
+
+    def refused(self, peer: str, why: str) -> None:
+        """A peer did not come in."""
+        self.refusals.tell(peer, why)
+
+    def inside(self, peer: str) -> Pump:
+        """What talks to a peer that has come in by TLS."""
+        return self._connection(lambda connection: self._keep(connection, peer)).pump
+
+    def _connection(self, made: Callable[[Connection], None]) -> Connection:
+        connection = Connection(self._container, self._limits, self._door, self._served)
+        pump, named = connection.pump, connection.pump.on_made
+
+        def begun() -> None:
+            named()
+            pump.on_refused = lambda why: self.refused(connection.peer, why)
+            made(connection)
+
+        pump.on_made = begun
+        return connection
+
+    def _arrived(self, connection: Connection) -> None:
+        if self.room(connection.peer):
+            self._keep(connection, connection.peer)
+        else:
+            connection.abort("too many connections")
+
+    def _keep(self, connection: Connection, peer: str) -> None:
+        self.accepted += 1
+        self.connections.add(connection)
+
+        def gone(_: object) -> None:
+            self.connections.discard(connection)
+            self.leave(peer)
+
+        connection.closed.add_done_callback(gone)

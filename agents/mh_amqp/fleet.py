@@ -101,7 +101,8 @@ class AmqpLine:
             told = await self._transport.call(asked)
         except NOBODY:
             return None
-        rows = [row for row in told if isinstance(row, dict)] if isinstance(told, list) else []
+        hosts = told.get("hosts") if isinstance(told, dict) else None
+        rows = [row for row in hosts if isinstance(row, dict)] if isinstance(hosts, list) else []
         return [Host(str(row["uuid"]), str(row["hostname"]), _whole(row["last_seen"])) for row in rows]
 
     async def cast(self, request: Request, way: Way, hear: Hear) -> None:

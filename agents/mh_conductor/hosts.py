@@ -1,11 +1,13 @@
 """The inventory: the last report of every host, and which boots of it are over."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, select, update
 
-from libmh.api.aggregates import FleetHost
+from libmh.api.aggregates import FleetHost, HostState
 from libmh.errors import Conflict, InvalidArguments, NotFound
 from mh_conductor.tables import AGGREGATES, BOOTS, HOSTS, MEMBERS
 
@@ -157,14 +159,17 @@ def listing(connection: Connection) -> list[FleetHost]:
     columns = (
         *(HOSTS.c.uuid, HOSTS.c.hostname, HOSTS.c.boot_id, HOSTS.c.sequence, HOSTS.c.generation),
         *(HOSTS.c.first_seen, HOSTS.c.last_seen, HOSTS.c.agent_version, HOSTS.c.facts, HOSTS.c.traits),
+        *(HOSTS.c.state, HOSTS.c.identity, HOSTS.c.summary),
     )
     places = _places(connection)
     rows = connection.execute(select(*columns).order_by(HOSTS.c.hostname, HOSTS.c.uuid))
     return [_fleet_host(row, places.get(row.uuid, [])) for row in rows]
 
 
-def _fleet_host(row: Row[*tuple[str | int, ...]], aggregates: list[str]) -> FleetHost:
-    return FleetHost(**row._asdict(), aggregates=aggregates)
+def _fleet_host(row: Any, aggregates: list[str]) -> FleetHost:
+    told = row._asdict()
+    told |= {"state": HostState(row.state), "summary": json.loads(row.summary), "zone": ""}
+    return FleetHost(**told, aggregates=aggregates)
 
 
 def _places(connection: Connection) -> Mapping[str, list[str]]:

@@ -9,13 +9,15 @@ from libmh.api.aggregates import (
     Accepted,
     Aggregate,
     Aggregates,
-    Candidate,
     CapabilityReport,
     Evidence,
     FleetHost,
+    HistoryEntry,
     Reports,
+    Zone,
 )
-from libmh.errors import NotFound
+from libmh.api.placement import Candidate, Flavor, Policy, Selection
+from libmh.errors import NotFound, NotImplementedHere
 from libmh.events import Hub
 from mh_conductor import catalogue, hosts, registry
 from mh_conductor.hosts import Standing
@@ -81,18 +83,84 @@ class FleetAggregates(Aggregates):
         with self._store.read() as connection:
             return catalogue.find(connection, name)
 
-    def hosts(self) -> list[FleetHost]:
+    def hosts(self, after: str = "", limit: int = 0) -> list[FleetHost]:
         with self._store.read() as connection:
             return hosts.listing(connection)
 
-    def select(self, where: list[str]) -> list[Candidate]:
+    def create(self, name: str, zone: str = "") -> Aggregate:
+        raise NotImplementedHere("not yet")
+
+    def rename(self, name: str, new_name: str, generation: int = 0) -> Aggregate:
+        raise NotImplementedHere("not yet")
+
+    def set_metadata(
+        self, name: str, metadata: dict[str, str], remove: list[str] | None = None, generation: int = 0
+    ) -> Aggregate:
+        raise NotImplementedHere("not yet")
+
+    def add_host(self, name: str, host: str, generation: int = 0) -> Aggregate:
+        raise NotImplementedHere("not yet")
+
+    def remove_host(self, name: str, host: str, generation: int = 0) -> Aggregate:
+        raise NotImplementedHere("not yet")
+
+    def delete(self, name: str, generation: int = 0) -> bool:
+        raise NotImplementedHere("not yet")
+
+    def zones(self) -> list[Zone]:
+        raise NotImplementedHere("not yet")
+
+    def flavors(self) -> list[Flavor]:
+        raise NotImplementedHere("not yet")
+
+    def flavor(self, name: str) -> Flavor:
+        raise NotImplementedHere("not yet")
+
+    def create_flavor(
+        self,
+        name: str,
+        vcpus: int = 1,
+        ram: int = 256,
+        disk: int = 0,
+        extra_specs: dict[str, str] | None = None,
+        id: str = "",  # noqa: A002 - the field's name
+    ) -> Flavor:
+        raise NotImplementedHere("not yet")
+
+    def set_extra_specs(
+        self, name: str, extra_specs: dict[str, str], remove: list[str] | None = None, generation: int = 0
+    ) -> Flavor:
+        raise NotImplementedHere("not yet")
+
+    def delete_flavor(self, name: str) -> bool:
+        raise NotImplementedHere("not yet")
+
+    def select(
+        self,
+        where: list[str],
+        flavor: str = "",
+        zone: str = "",
+        project: str = "",
+        policy: str = "",
+        hints: dict[str, str] | None = None,
+        limit: int = 0,
+        rejected: bool = False,  # noqa: FBT001, FBT002 - as declared
+    ) -> Selection:
         wanted = selection.where(where)
         with self._store.read() as connection:
-            return [
+            every = list(hosts.reports(connection))
+            fitting = [
                 Candidate(each.uuid, each.hostname, each.last_seen)
-                for each in hosts.reports(connection)
+                for each in every
                 if wanted.fits(known_of(each.report) if wanted.requirements else {})
             ]
+            return Selection(fitting, len(every), "default", registry.generation(connection), [])
+
+    def policies(self) -> list[Policy]:
+        raise NotImplementedHere("not yet")
+
+    def history(self, name: str = "", host: str = "", limit: int = 100) -> list[HistoryEntry]:
+        raise NotImplementedHere("not yet")
 
     def report(self, host: str) -> CapabilityReport:
         with self._store.read() as connection:

@@ -1,6 +1,18 @@
 """The tables of the store. Times are nanoseconds since the epoch, JSON is text; `migrations` makes them."""
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 
 METADATA = MetaData(
     naming_convention={
@@ -20,6 +32,8 @@ FLEET = Table(
     Column("id", Integer, primary_key=True),
     Column("generation", BigInteger, nullable=False),
     Column("rules", String(64), nullable=False),
+    # major.minor of what the processes on this store write into it
+    Column("protocol", String(16), nullable=False, server_default="1.0"),
 )
 
 HOSTS = Table(
@@ -37,6 +51,12 @@ HOSTS = Table(
     Column("traits", Integer, nullable=False),
     Column("digest", String(64), nullable=False),
     Column("report", Text, nullable=False),
+    Column("state", String(16), nullable=False, server_default="up"),
+    Column("state_since", BigInteger, nullable=False, server_default="0"),
+    Column("identity", String(255)),
+    Column("summary", Text, nullable=False, server_default="{}"),
+    # the generation of the whole at the row's last change: what a reader lacks are the rows above its own
+    Column("stamp", BigInteger, nullable=False, server_default="0", index=True),
 )
 
 # boots that are over: a report of one of them is a replay, however high its sequence
@@ -59,6 +79,7 @@ AGGREGATES = Table(
     Column("created", BigInteger, nullable=False),
     Column("updated", BigInteger, nullable=False),
     Column("generation", BigInteger, nullable=False),
+    Column("stamp", BigInteger, nullable=False, server_default="0", index=True),
     sqlite_autoincrement=True,
 )
 
@@ -92,5 +113,117 @@ HISTORY = Table(
     Column("rule", String(255), nullable=False),
     Column("host", String(255), nullable=False),
     Column("why", Text, nullable=False),
+    Column("who", String(255), nullable=False, server_default=""),
+    Index("ix_history_aggregate", "aggregate"),
     sqlite_autoincrement=True,
+)
+
+FLAVORS = Table(
+    "flavors",
+    METADATA,
+    Column("id", String(255), primary_key=True),
+    Column("name", String(255), nullable=False, unique=True),
+    Column("vcpus", Integer, nullable=False),
+    Column("ram", Integer, nullable=False),
+    Column("disk", Integer, nullable=False),
+    Column("ephemeral", Integer, nullable=False),
+    Column("swap", Integer, nullable=False),
+    Column("rxtx_factor", String(32), nullable=False),
+    Column("public", Boolean, nullable=False),
+    Column("description", Text),
+    Column("created", BigInteger, nullable=False),
+    Column("updated", BigInteger, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+)
+
+SPECS = Table(
+    "flavor_extra_specs",
+    METADATA,
+    Column("flavor", String(255), ForeignKey("flavors.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("value", String(255), nullable=False),
+)
+
+# the last of them is in force, whatever the files of the processes say
+RULES = Table(
+    "rules",
+    METADATA,
+    Column("id", Counted, primary_key=True, autoincrement=True),
+    Column("digest", String(64), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("loaded", BigInteger, nullable=False),
+    Column("who", String(255), nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# changes of so much of the fleet at once that they wait for somebody's word
+HELD = Table(
+    "held",
+    METADATA,
+    Column("id", String(64), primary_key=True),
+    Column("what", String(32), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("made", BigInteger, nullable=False),
+    Column("affected", Integer, nullable=False),
+    Column("hosts", Integer, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("steps", Text, nullable=False),
+    Column("who", String(255), nullable=False),
+)
+
+# what a rule says of a host, since when, and how often that has changed lately: damps what flaps
+VERDICTS = Table(
+    "verdicts",
+    METADATA,
+    Column("host", String(64), ForeignKey("hosts.uuid", ondelete="CASCADE"), primary_key=True),
+    Column("rule", String(255), primary_key=True),
+    Column("answer", String(255), nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("changes", Text, nullable=False),
+)
+
+WORKERS = Table(
+    "workers",
+    METADATA,
+    Column("id", String(255), primary_key=True),
+    Column("version", String(64), nullable=False),
+    Column("protocol", String(16), nullable=False),
+    Column("started", BigInteger, nullable=False),
+    Column("last_seen", BigInteger, nullable=False),
+    Column("reports", BigInteger, nullable=False),
+    Column("changed", BigInteger, nullable=False),
+    Column("refused", BigInteger, nullable=False),
+    Column("rate", Float, nullable=False),
+    Column("lag", Float, nullable=False),
+    Column("last_error", Text),
+    Column("last_error_at", BigInteger, nullable=False),
+)
+
+# what one process at a time does: whoever holds the row until then
+LEASES = Table(
+    "leases",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(255), nullable=False),
+    Column("until", BigInteger, nullable=False),
+)
+
+SINKS = Table(
+    "sinks",
+    METADATA,
+    Column("name", String(255), primary_key=True),
+    Column("applied", BigInteger, nullable=False),
+    Column("last_error", Text),
+)
+
+# a plan is applied by whichever process is asked
+SINK_PLANS = Table(
+    "sink_plans",
+    METADATA,
+    Column("id", String(64), primary_key=True),
+    Column("sink", String(255), nullable=False),
+    Column("made", BigInteger, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
 )

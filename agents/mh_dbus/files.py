@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from libmh.api.aggregates import Aggregates, Reports
 from libmh.api.broker import Broker
+from libmh.api.conductor import Conductor
+from libmh.api.sinks import Sinks
 from libmh.providers import all_interfaces
 from libmh.spec import Access, Interface, Kind, Member, interface_of
 from mh_dbus.introspection import installed_xml, quoted
@@ -13,7 +15,7 @@ VENDOR = "Matahari"
 PROGRAM = "/usr/bin/mh-dbus"
 UNIT = "mh-dbus.service"
 STANDARD = ("Introspectable", "Peer", "Properties", "ObjectManager")
-FLEET = frozenset(interface_of(each).name for each in (Aggregates, Broker, Reports))
+FLEET = frozenset(interface_of(each).name for each in (Aggregates, Broker, Conductor, Reports, Sinks))
 """Answered for by conductors and brokers, which are on no system bus."""
 
 BUS_DOCTYPE = (
