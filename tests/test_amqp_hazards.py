@@ -365,7 +365,7 @@ def test_connections_are_counted(limits: Limits) -> None:
                 for peer in peers:
                     peer.abort()
                 await eventually(lambda: not listener.connections)
-            assert (listener.accepted, listener.refused) == (6, 2)
+            assert (listener.accepted, listener.refusals.count) == (6, 2)
 
     run(test())
 

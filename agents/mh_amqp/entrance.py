@@ -170,6 +170,7 @@ class _Arrival(asyncio.Protocol):
         self._ended = True
 
     def connection_lost(self, exc: Exception | None) -> None:
+        log.debug("lost before it was inside: %s", exc or "hung up")
         self.lost = True
 
     def hand_over(self, secured: asyncio.Transport, inside: asyncio.Protocol) -> None:

@@ -1,0 +1,296 @@
+"""The way in: whoever does not come in is written down, a flood is not, and nobody waits for long because of
+others."""
+
+import asyncio
+import json
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from amqp_peers import HOST, SASL_HEADER, Echo, hostile, listening
+from certificates import Authority, authority
+from libmh import audit
+from libmh.errors import Problem
+from mh_amqp import refusals
+from mh_amqp.engine import Door, Listener, Login, dial
+from mh_amqp.entrance import Turns
+from mh_amqp.limits import Limits
+from mh_amqp.refusals import MOST_HOSTS, MOST_LINES, Refusals
+from mh_amqp.security import EXTERNAL
+from mh_amqp.tls import Files, Tls
+from test_amqp_engine import run
+from waiting import eventually
+
+SHORT = Limits(handshake=1.0, closing=0.2)
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return authority(tmp_path_factory.mktemp("ours"))
+
+
+class Record(logging.Handler):
+    """What the audit has, as its file would have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[dict[str, object]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(json.loads(audit.Json().format(record)))
+
+
+@pytest.fixture
+def record() -> Iterator[Record]:
+    handler = Record()
+    audit.log.addHandler(handler)
+    yield handler
+    audit.log.removeHandler(handler)
+
+
+@asynccontextmanager
+async def secured(ours: Authority, limits: Limits = SHORT) -> AsyncIterator[tuple[Listener, Echo]]:
+    echo = Echo()
+    async with listening(echo, limits, Door(tls=Tls(ours.give("broker")))) as listener:
+        yield listener, echo
+
+
+def told_once(record: Record, why: str) -> None:
+    (line,) = record.lines
+    assert (line["verb"], line["transport"], line["times"]) == ("enter", "amqp", 1)
+    assert str(line["peer"]).startswith(f"{HOST}:")
+    assert why in str(line["why"])
+
+
+@pytest.mark.parametrize(
+    ("case", "why"),
+    [
+        ("none", "peer did not return a certificate"),
+        ("foreign", "certificate verify failed: unable"),
+        ("expired", "certificate verify failed: certificate has expired"),
+        ("distrusts", "hung up"),
+    ],
+)
+def test_a_bad_certificate_is_written_down(
+    ours: Authority, record: Record, tmp_path: Path, case: str, why: str
+) -> None:
+    theirs = authority(tmp_path, "Another Authority")
+    shown = {
+        "none": Files(authorities=ours.path),
+        "foreign": replace(theirs.give("rogue"), authorities=ours.path),
+        "expired": ours.give("late", days=-1),
+        "distrusts": theirs.give("rogue"),
+    }[case]
+
+    async def test() -> None:
+        async with secured(ours) as (listener, echo):
+            with pytest.raises(Problem):
+                await dial(HOST, listener.port, container="x", login=Login((EXTERNAL,), tls=Tls(shown)))
+            await eventually(lambda: record.lines)
+            assert not echo.peers
+
+    run(test())
+    told_once(record, why)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (SASL_HEADER, "wrong version number"),
+        (b"GET / HTTP/1.0\r\n\r\n", "http request"),
+        (b"", "no handshake within 1 s"),
+        (b"\x16\x03\x01", "no handshake within 1 s"),
+    ],
+)
+def test_what_is_no_tls_is_written_down(ours: Authority, record: Record, said: bytes, why: str) -> None:
+    async def test() -> None:
+        async with secured(ours) as (listener, _), hostile(listener.port) as peer:
+            await peer.says(said)
+            await peer.ends()
+            await eventually(lambda: record.lines)
+
+    run(test())
+    told_once(record, why)
+
+
+def test_who_hangs_up_in_the_middle_is_written_down(ours: Authority, record: Record) -> None:
+    async def test() -> None:
+        async with secured(ours) as (listener, _), hostile(listener.port) as peer:
+            await peer.says(b"\x16\x03\x01")
+            await eventually(lambda: listener.entrance and not listener.entrance.turns.waiting)
+            peer.writer.close()
+            await eventually(lambda: record.lines)
+            await eventually(lambda: listener.entrance and not listener.entrance.tasks)
+
+    run(test())
+    told_once(record, "hung up during the handshake")
+
+
+def test_who_never_says_who_he_is_is_written_down(record: Record) -> None:
+    async def test() -> None:
+        async with listening(Echo(), SHORT) as listener, hostile(listener.port) as peer:
+            await peer.ends()
+            await eventually(lambda: record.lines)
+
+    run(test())
+    told_once(record, "did not open within 1 s")
+
+
+def test_what_comes_with_the_end_of_the_handshake_is_not_lost(ours: Authority) -> None:
+    """A peer says its header in the packet that ends the handshake."""
+    shown = ours.give("console")
+    context = ssl.create_default_context(cafile=str(ours.path))
+    context.load_cert_chain(str(shown.certificate), str(shown.key))
+
+    def handshake(port: int) -> bytes:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        peer = context.wrap_bio(incoming, outgoing, server_hostname=HOST)
+        with socket.create_connection((HOST, port), timeout=5) as raw:
+            while True:
+                try:
+                    peer.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    raw.sendall(outgoing.read())
+                    incoming.write(raw.recv(65536))
+            peer.write(SASL_HEADER)
+            raw.sendall(outgoing.read())
+            while True:
+                with suppress(ssl.SSLWantReadError):
+                    return peer.read(100)
+                incoming.write(raw.recv(65536))
+
+    async def test() -> None:
+        async with secured(ours) as (listener, _):
+            said = await asyncio.to_thread(handshake, listener.port)
+            assert said.startswith(SASL_HEADER)
+            assert b"EXTERNAL" in said
+
+    run(test())
+
+
+def test_those_who_stall_keep_nobody_waiting(ours: Authority) -> None:
+    """More than may shake hands at once say nothing: their turns pass on."""
+
+    async def test() -> None:
+        async with secured(ours, replace(SHORT, handshake=20.0)) as (listener, echo):
+            with ExitStack() as stack:
+                for _ in range(70):
+                    stack.enter_context(socket.create_connection((HOST, listener.port)))
+                login = Login((EXTERNAL,), tls=Tls(ours.give("console")))
+                connection = await dial(HOST, listener.port, container="x", login=login, deadline=15)
+                await eventually(lambda: echo.peers)
+                connection.abort()
+
+    run(test())
+
+
+def test_who_waits_for_his_turn_is_counted_and_loses_no_time(ours: Authority, record: Record) -> None:
+    """He gets all of his time when it has come, and there is a place for each, or none."""
+
+    async def test() -> None:
+        limits = replace(SHORT, per_peer=3, handshake=1.0)
+        async with secured(ours, limits) as (listener, echo):
+            assert listener.entrance is not None
+            turns = listener.entrance.turns
+            turns.free = 0
+            login = Login((EXTERNAL,), tls=Tls(ours.give("console")))
+            dialling = [
+                asyncio.create_task(dial(HOST, listener.port, container="x", login=login, deadline=20))
+                for _ in range(4)
+            ]
+            await eventually(lambda: turns.waiting == 3)
+            await eventually(lambda: any(each.done() for each in dialling))
+            await asyncio.sleep(1.2)  # longer than a handshake may take
+            assert sum(each.done() for each in dialling) == 1
+            turns._pass_on()
+            await eventually(lambda: len(echo.peers) == 3)
+            done = await asyncio.gather(*dialling, return_exceptions=True)
+            assert sum(isinstance(each, Problem) for each in done) == 1
+            for each in done:
+                if not isinstance(each, BaseException):
+                    each.abort()
+            await eventually(lambda: not echo.peers)
+            again = await dial(HOST, listener.port, container="x", login=login)
+            again.abort()
+
+    run(test())
+    told_once(record, "3 of its host")
+
+
+def test_who_has_gone_when_it_is_his_turn_costs_nothing(ours: Authority, record: Record) -> None:
+    async def test() -> None:
+        async with secured(ours) as (listener, _):
+            assert listener.entrance is not None
+            listener.entrance.turns.free = 0
+            async with hostile(listener.port) as peer:
+                await eventually(lambda: listener.entrance and listener.entrance.turns.waiting)
+                peer.writer.close()
+            listener.entrance.turns._pass_on()
+            await eventually(lambda: listener.entrance and not listener.entrance.tasks)
+
+    run(test())
+    assert not record.lines
+
+
+def test_turns_are_taken_in_order() -> None:
+    async def test() -> None:
+        turns, took = Turns(free=1), []
+
+        async def one(number: int) -> None:
+            end = await turns.take()
+            took.append(number)
+            end()
+            end()  # twice is once
+
+        await asyncio.gather(*(one(number) for number in range(5)))
+        assert took == [0, 1, 2, 3, 4]
+        assert turns.free == 1
+
+    run(test())
+
+
+# what a flood writes
+
+
+def test_a_flood_is_a_few_lines_and_a_number(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "WINDOW_SECONDS", 0.2)
+
+    async def test() -> None:
+        told = Refusals()
+        for number in range(1000):
+            told.tell(f"192.0.2.1:{number}", f"bad {number}")
+        assert len(record.lines) == MOST_LINES
+        for number in range(MOST_HOSTS + 300):
+            told.tell(f"[2001:db8::{number:x}]:1", "worse")
+        assert len(record.lines) == MOST_LINES + MOST_HOSTS - 1
+        await eventually(lambda: len(record.lines) == MOST_LINES + MOST_HOSTS + 1)
+        of_one, others = record.lines[-2:]
+        assert (of_one["peer"], of_one["why"], of_one["times"]) == ("192.0.2.1", "bad 999", 995)
+        assert (others["peer"], others["times"]) == ("elsewhere", 301)
+        told.tell("192.0.2.1:1", "again")
+        assert (record.lines[-1]["peer"], record.lines[-1]["times"]) == ("192.0.2.1:1", 1)
+        told.flush()
+        assert told.count == 1000 + MOST_HOSTS + 300 + 1
+
+    run(test())
+
+
+def test_a_flood_of_handshakes_is_a_few_lines(ours: Authority, record: Record) -> None:
+    async def test() -> None:
+        async with secured(ours) as (listener, _):
+            for _ in range(30):
+                async with hostile(listener.port) as peer:
+                    await peer.says(SASL_HEADER)
+                    await peer.ends()
+            await eventually(lambda: listener.refusals.count == 30)
+            assert len(record.lines) == MOST_LINES
+        assert record.lines[-1]["times"] == 30 - MOST_LINES
+
+    run(test())
