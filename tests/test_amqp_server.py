@@ -271,7 +271,7 @@ def test_roles_are_patterns_and_the_first_counts() -> None:
     assert Roles().policy.role("anonymous@broker.example") is None
     for number in range(5000):
         found.may_read(f"CN={number}", interface_of(Toy))
-    assert len(found._readers) <= 4096
+    assert len(found._said) <= 4096
 
 
 def test_a_word_that_is_no_role_is_refused() -> None:
