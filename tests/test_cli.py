@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -93,11 +94,27 @@ def test_every_shipped_interface_is_a_group_and_every_method_a_command() -> None
         assert f"\n  {name} " in listed
     for interface in shipped_interfaces():
         if interface.short != "Reports":
-            name = {"Aggregates": "aggregate"}.get(interface.short, interface.short.lower())
+            name = {"Aggregates": "aggregate", "Sinks": "sink"}.get(interface.short, interface.short.lower())
             shown = CliRunner().invoke(mhctl, [name, "--help"]).stdout
             for member in interface.of(Kind.METHOD):
                 spellings = (member.name, member.name.replace("_", "-"))
                 assert any(f"\n  {each} " in shown for each in spellings)
+
+
+def test_no_help_shows_a_mark_of_its_layout() -> None:
+    def walk(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
+        yield path
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                found = command.get_command(context, name)
+                assert found is not None, (*path, name)
+                yield from walk(found, *path, name)
+
+    for path in walk(mhctl):
+        shown = CliRunner().invoke(mhctl, [*path, "--help"])
+        assert shown.exit_code == 0, path
+        assert "\\" + "b " not in shown.stdout, path
 
 
 def test_show_prints_values_and_says_why_one_is_missing(run: Runner, fake: FakeHost) -> None:

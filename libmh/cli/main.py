@@ -13,18 +13,46 @@ from libmh.cli.wide import hoisted, queued, wide_of
 from libmh.providers import ELSEWHERE, SHIPPED, find_interface, plugin_interfaces, resolve
 from libmh.spec import interface_of
 
-PLURAL: Mapping[str, str] = {"aggregate": "Aggregates", "config": "Sysconfig"}
+PLURAL: Mapping[str, str] = {"aggregate": "Aggregates", "config": "Sysconfig", "sink": "Sinks"}
 """Groups that are not called what their interface is."""
 AS_JSON = "--json"
 HIDDEN = frozenset({"reports"})
 OVERLAYS: Mapping[str, str] = {
+    "aggregate": "libmh.cli.aggregate",
     "config": "libmh.cli.config",
     "network": "libmh.cli.network",
     "resources": "libmh.cli.resources",
     "services": "libmh.cli.services",
+    "sink": "libmh.cli.sink",
 }
 """Group -> module with `COMMANDS` that stand beside its derived commands, or in their place."""
+VIEWS: Mapping[str, str] = {
+    "flavor": "libmh.cli.flavor:flavor_group",
+    "hosts": "libmh.cli.hosts:hosts_group",
+    "rules": "libmh.cli.rules:rules_group",
+    "select": "libmh.cli.selecting:select_command",
+    "why": "libmh.cli.aggregate:why_command",
+    "zone": "libmh.cli.zone:zone_group",
+}
+"""Command -> its place: the fleet's nouns, whose members belong to an interface of another name."""
 GENERIC = ("get", "set", "call", "events", "policy", "key", "jobs", "api", "completion")
+
+
+HELP = """Look at a host and manage it: this one, one on a bus, or one far away.
+
+\b
+mhctl host show                               this host, in this process
+mhctl --on system: services list              through its agent on the system bus
+mhctl --on amqp://broker:5672/UUID host show  through a broker
+mhctl --on amqp://broker:5672 hosts           the fleet at a glance
+
+\b
+mhctl --on amqp://broker:5672 --where 'cpu_flags=<in> avx2' \\
+      services restart nginx --canary 2 --batch 10% --stop-on-fail 5%
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 not authorised, 4 unreachable, 5 timeout; of many hosts the first of
+1 3 5 4 that is so of any of them; 130 interrupted.
+"""
 
 
 def groups() -> dict[str, str]:
@@ -45,7 +73,7 @@ class Derived(click.Group):
         return super().parse_args(ctx, [AS_JSON] * (AS_JSON in words) + rest)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return [*groups(), *(each.short.lower() for each in plugin_interfaces()), *GENERIC]
+        return [*groups(), *(each.short.lower() for each in plugin_interfaces()), *VIEWS, *GENERIC]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         from libmh.cli.members import group_for
@@ -56,6 +84,9 @@ class Derived(click.Group):
             for command in resolve(f"{OVERLAYS[cmd_name]}:COMMANDS") if cmd_name in OVERLAYS else ():
                 group.replace(command)
             return group
+        if cmd_name in VIEWS:
+            view: click.Command = resolve(VIEWS[cmd_name])
+            return view
         if cmd_name == "jobs":
             from libmh.cli.jobs import jobs_command
 
@@ -69,7 +100,9 @@ class Derived(click.Group):
 
 
 @click.command(
-    cls=Derived, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 109}
+    cls=Derived,
+    help=HELP,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 109},
 )
 @click.option(
     "--on",
@@ -119,21 +152,7 @@ def mhctl(
     all_hosts: bool,
     timeout: float | None,
 ) -> None:
-    r"""Look at a host and manage it: this one, one on a bus, or one far away.
-
-    \b
-    mhctl host show                              this host, in this process
-    mhctl --on system: services list             through its agent on the system bus
-    mhctl --on amqp://broker:5672/UUID host show through a broker
-    mhctl --on amqp://broker:5672 aggregate list the fleet's aggregates
-
-    \b
-    mhctl --on amqp://broker:5672 --where 'cpu_flags=<in> avx2' \\
-          services restart nginx --canary 2 --batch 10% --stop-on-fail 5%
-
-    Exit codes: 0 done, 1 failed, 2 usage, 3 not authorised, 4 unreachable, 5 timeout; of many hosts the
-    first of 1 3 5 4 that is so of any of them; 130 interrupted.
-    """
+    """The root of all commands."""
     session = Session(url, json=as_json, timeout=timeout)
     context.obj = session
 

@@ -13,7 +13,11 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "Aggregate": ("id", "name", "availability_zone", "hosts", "metadata", "owner"),
     "ConnectionStatus": ("url", "state", "since", "attempts", "last_error"),
     "Evidence": ("rule", "fact", "requirement", "matched", "reason"),
-    "FleetHost": ("hostname", "uuid", "last_seen", "generation", "facts", "traits", "aggregates"),
+    "Candidate": ("hostname", "zone", "weight", "weights", "uuid", "last_seen"),
+    "FleetHost": ("hostname", "state", "zone", "agent_version", "last_seen", "aggregates", "uuid"),
+    "Flavor": ("id", "name", "vcpus", "ram", "disk", "extra_specs", "description"),
+    "Held": ("id", "what", "made", "affected", "hosts", "why"),
+    "HistoryEntry": ("time", "who", "aggregate", "change", "host", "why"),
     "Link": ("name", "kind", "operational_state", "mtu", "speed", "mac_address", "addresses", "driver"),
     "LinkAddress": (
         *("link", "address", "prefix_length", "scope", "dynamic", "deprecated", "tentative", "label"),
@@ -29,7 +33,11 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "Unit": ("name", "load_state", "active_state", "sub_state", "enablement", "description"),
 }
 """The columns of a table of these records; any other has all its fields, and `--json` always has."""
-SHORT: Mapping[str, str] = {"Address": "{address}/{prefix_length}"}
+SHORT: Mapping[str, str] = {
+    "Address": "{address}/{prefix_length}",
+    "Hint": "{name}",
+    "Weight": "{weigher} {normalized:.2f} x {multiplier:g}",
+}
 """Records that have a usual notation, for a table's cell."""
 STYLES: Mapping[str, str] = {
     "active": "green",
@@ -40,6 +48,9 @@ STYLES: Mapping[str, str] = {
     "applied": "green",
     "unchanged": "green",
     "pending": "yellow",
+    "registered": "yellow",
+    "silent": "yellow",
+    "gone": "red",
     "undone": "yellow",
     "rolled-back": "yellow",
     "interrupted": "red",

@@ -86,6 +86,13 @@ class Session:
         else:
             show(declared, plain)
 
+    def show(self, interface: Interface, member: str, arguments: dict[str, Plain] | None = None) -> None:
+        """Call a method of one host or of the fleet, and print what it answers."""
+        declared = results_type(interface.members[member])
+        answer = self.ask(interface, member, Verb.CALL, arguments)
+        if declared is not None:
+            self.print(declared, answer)
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
