@@ -66,6 +66,7 @@ def arrival_of(report: CapabilityReport) -> Arrival:
         traits=len(report.traits),
         digest=digest,
         text=text,
+        metrics=compact(report.metrics or {}),
     )
 
 
@@ -120,7 +121,7 @@ class Intake:
         now = self._clock()
         generation = hosts.put(connection, was, arrival, now)
         done = self._apply(connection, subject_of(report), now)
-        registry.advance(connection, 1 + len(done))
+        registry.advance(connection, 1 + len(done), hosts=(arrival.uuid,), done=done)
         names = registry.names_of(connection, arrival.uuid)
         return Outcome(
             arrival.uuid, arrival.hostname, Accepted(generation, changed=True, aggregates=names), tuple(done)
@@ -150,7 +151,7 @@ class Intake:
         subject = subject_of(report_of(hosts.report_text(connection, uuid)))
         done = self._apply(connection, subject, self._clock())
         if done:
-            registry.advance(connection, len(done))
+            registry.advance(connection, len(done), done=done)
         names = registry.names_of(connection, uuid)
         return Outcome(
             uuid, was.hostname, Accepted(was.generation, changed=bool(done), aggregates=names), tuple(done)
@@ -160,7 +161,7 @@ class Intake:
         seen = registry.everything(connection)
         left = Plan(orphans(self._rules, seen.current.aggregates))
         done = registry.carry_out(connection, "", left, seen, self._clock())
-        registry.advance(connection, 1 + len(done))
+        registry.advance(connection, 1 + len(done), done=done)
         registry.set_rules_digest(connection, self._rules.digest)
         return Outcome("", "", Accepted(0, changed=bool(done), aggregates=[]), tuple(done))
 

@@ -2,10 +2,10 @@
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
+from sqlalchemy import Connection, Update, bindparam, delete, exists, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from libmh.errors import Conflict
@@ -13,10 +13,11 @@ from mh_conductor.judge import Verdict
 from mh_conductor.limits import ZONE_KEY
 from mh_conductor.plan import Change, Current, Kind, Known, Membership, Owned, Plan, named
 from mh_conductor.records import as_json
-from mh_conductor.tables import AGGREGATES, FLEET, HISTORY, MEMBERS, VALUES
+from mh_conductor.tables import AGGREGATES, FLEET, HISTORY, HOSTS, MEMBERS, VALUES
 
 MAX_HISTORY = 100_000
 PRUNE_EVERY = 1000
+AT_ONCE = 500
 
 _OTHER = MEMBERS.alias("other")
 _OTHERS = (
@@ -56,6 +57,16 @@ _KEEP = (
 )
 _LEAVE = delete(MEMBERS).where(MEMBERS.c.aggregate == bindparam("which"), MEMBERS.c.host == bindparam("of"))
 _FORGET = delete(VALUES).where(VALUES.c.aggregate == bindparam("which"), VALUES.c.key == bindparam("what"))
+_STAMP_HOSTS = (
+    update(HOSTS)
+    .where(HOSTS.c.uuid.in_(bindparam("which", expanding=True)))
+    .values(stamp=bindparam("now_stamp"))
+)
+_STAMP_AGGREGATES = (
+    update(AGGREGATES)
+    .where(AGGREGATES.c.id.in_(bindparam("which", expanding=True)))
+    .values(stamp=bindparam("now_stamp"))
+)
 
 
 @dataclass(slots=True)
@@ -78,10 +89,11 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A change that was carried out; the aggregate had this generation after it."""
+    """A change that was carried out; the aggregate had this generation after it, and this id."""
 
     change: Change
     generation: int
+    id: int = 0
 
 
 def names_of(connection: Connection, host: str) -> list[str]:
@@ -151,7 +163,7 @@ def _rivals(connection: Connection, aggregate: int) -> frozenset[str]:
 
 def carry_out(connection: Connection, host: str, plan: Plan, seen: View, now: int) -> list[Done]:
     """Write a plan for a host. Raises `Conflict` where an aggregate changed since it was read."""
-    done = [Done(change, _step(connection, host, change, seen.held, now)) for change in plan.changes]
+    done = [_step(connection, host, change, seen.held, now) for change in plan.changes]
     kept = [
         {"which": seen.held[name].id, "of": host, "by": stay.owner, "shown": as_json(stay.evidence)}
         for name, stay in plan.kept.items()
@@ -177,20 +189,30 @@ def record(connection: Connection, lines: list[dict[str, str]], now: int) -> Non
         connection.execute(insert(HISTORY), [{"time": now, **line} for line in lines])
 
 
-def advance(connection: Connection, steps: int) -> int:
-    """Let the generation of the whole grow; now and then the history is cut to its limit."""
+def advance(
+    connection: Connection, steps: int, *, hosts: Collection[str] = (), done: Iterable[Done] = ()
+) -> int:
+    """Let the generation of the whole grow, and stamp what changed with it: last in a transaction, since
+    everybody else who changes anything waits from here to its end. Now and then the history is cut."""
     grown = update(FLEET).values(generation=FLEET.c.generation + steps).returning(FLEET.c.generation)
     generation: int = connection.execute(grown).scalar_one()
+    _stamp(connection, _STAMP_HOSTS, list(hosts), generation)
+    _stamp(connection, _STAMP_AGGREGATES, sorted({each.id for each in done}), generation)
     if generation // PRUNE_EVERY != (generation - steps) // PRUNE_EVERY:
         latest = select(HISTORY.c.id).order_by(HISTORY.c.id.desc()).offset(MAX_HISTORY).limit(1)
         connection.execute(delete(HISTORY).where(HISTORY.c.id <= latest.scalar_subquery()))
     return generation
 
 
-def _step(connection: Connection, host: str, change: Change, held: dict[str, Held], now: int) -> int:
+def _stamp(connection: Connection, what: Update, which: Sequence[str | int], generation: int) -> None:
+    for start in range(0, len(which), AT_ONCE):
+        connection.execute(what, {"which": which[start : start + AT_ONCE], "now_stamp": generation})
+
+
+def _step(connection: Connection, host: str, change: Change, held: dict[str, Held], now: int) -> Done:
     if change.kind is Kind.CREATED:
         held[change.aggregate] = _create(connection, change, now)
-        return 1
+        return Done(change, 1, held[change.aggregate].id)
     row = held[change.aggregate]
     row.generation += 1
     if change.kind is Kind.METADATA:
@@ -203,7 +225,7 @@ def _step(connection: Connection, host: str, change: Change, held: dict[str, Hel
     else:
         _require_one(connection.execute(_DROP, {"which": row.id, "was": row.was}).rowcount, row)
         del held[change.aggregate]
-    return row.generation
+    return Done(change, row.generation, row.id)
 
 
 def _create(connection: Connection, change: Change, now: int) -> Held:
