@@ -14,6 +14,7 @@ import struct
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import cast
 
 from libmh.spec import Plain
 
@@ -32,6 +33,16 @@ LONG = struct.Struct(">q")
 WIDTHS: Mapping[int, int] = MappingProxyType({0x4: 0, 0x5: 1, 0x6: 2, 0x7: 4, 0x8: 8, 0x9: 16})
 SIZED_BY_BYTE = (0xA, 0xC, 0xE)
 SIZED_BY_WORD = (0xB, 0xD, 0xF)
+BY_BYTE, BY_WORD, OTHER = -1, -2, -3
+STEPS = tuple(  # by constructor: how wide a fixed value is, or how its size is written
+    WIDTHS.get(
+        code >> 4,
+        BY_BYTE if code >> 4 in SIZED_BY_BYTE else BY_WORD if code >> 4 in SIZED_BY_WORD else OTHER,
+    )
+    for code in range(256)
+)
+SHORT_STRING = 0xA1
+TEXT = frozenset({str})
 
 
 class Malformed(ValueError):
@@ -176,6 +187,8 @@ def decode(raw: bytes, at: int = 0, walk: Walk | None = None) -> tuple[Plain, in
     """The value at an offset and the offset behind it. Raises `Malformed`."""
     try:
         code = raw[at]
+        if code == SHORT_STRING and (end := at + 2 + raw[at + 1]) <= len(raw):
+            return raw[at + 2 : end].decode(), end
         reader = READERS.get(code)
         if reader is None:
             raise Malformed(f"cannot read a value of constructor 0x{code:02x}")
@@ -188,16 +201,9 @@ def decode(raw: bytes, at: int = 0, walk: Walk | None = None) -> tuple[Plain, in
 def skip(raw: bytes, at: int) -> int:
     """The offset behind the value at an offset, without reading it; it lies within the bytes. Raises
     `Malformed`."""
-    pending = 1
     try:
-        while pending:
-            code = raw[at]
-            if code == 0:  # a described value: its descriptor, then itself
-                pending += 1
-                at += 1
-                continue
-            at = _behind(raw, at + 1, code)
-            pending -= 1
+        code = raw[at]
+        at = _behind(raw, at + 1, code) if code else _behind_described(raw, at)
     except (IndexError, struct.error) as error:
         raise Malformed("a value is cut short") from error
     if at > len(raw):
@@ -205,13 +211,27 @@ def skip(raw: bytes, at: int) -> int:
     return at
 
 
+def _behind_described(raw: bytes, at: int) -> int:
+    """A described value: its descriptor, which may be one too, then itself."""
+    pending = 1
+    while pending:
+        code = raw[at]
+        at += 1
+        if code:
+            at = _behind(raw, at, code)
+            pending -= 1
+        else:
+            pending += 1
+    return at
+
+
 def _behind(raw: bytes, at: int, code: int) -> int:
-    category = code >> 4
-    if category in WIDTHS:
-        return at + WIDTHS[category]
-    if category in SIZED_BY_BYTE:
+    step = STEPS[code]
+    if step >= 0:
+        return at + step
+    if step == BY_BYTE:
         return at + 1 + raw[at]
-    if category in SIZED_BY_WORD:
+    if step == BY_WORD:
         return at + 4 + int(WORD.unpack_from(raw, at)[0])
     raise Malformed(f"there is no constructor 0x{code:02x}")
 
@@ -288,13 +308,11 @@ def _map(width: int) -> Reader:
     def read(raw: bytes, at: int, end: int, walk: Walk | None) -> Plain:
         items = _items(raw, at, end, walk, width)
         keys = items[::2]
-        if (
-            len(items) % 2
-            or not all(isinstance(key, str) for key in keys)
-            or len(set(map(str, keys))) != len(keys)
-        ):
-            raise Malformed("expected a map with strings as keys, each once")
-        return {str(key): value for key, value in zip(keys, items[1::2], strict=True)}
+        if len(items) % 2 == 0 and TEXT.issuperset(map(type, keys)):
+            found = dict(zip(cast("list[str]", keys), items[1::2], strict=True))
+            if len(found) == len(keys):
+                return found
+        raise Malformed("expected a map with strings as keys, each once")
 
     return read
 

@@ -6,10 +6,11 @@ asked for, because a refusal or an answer from the record needs none. Ids are ke
 reply has the type of the request's id without a look at it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from libmh.spec import Plain
 from mh_amqp import codec
@@ -34,10 +35,11 @@ SECTIONS: Mapping[str, int] = MappingProxyType(
         "amqp:footer:map": FOOTER,
     }
 )
-TTL_FIELD = 2
+SHORT_SECTION = b"\x00\x53"
+"""How a section begins whose descriptor is a smallulong, as everybody's is."""
 MAX_ID = 256
 MAX_TTL = 2**32 - 1
-MESSAGE_ID, USER_ID, TO, SUBJECT, REPLY_TO, CORRELATION_ID, CONTENT_TYPE, CONTENT_ENCODING, EXPIRY = range(9)
+MAX_KEPT = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +149,8 @@ def decode(raw: bytes) -> Message:
     """The message that bytes are. Raises `Malformed`."""
     found: dict[int, tuple[int, int]] = {}
     data: list[bytes] = []
-    at = 0
-    while at < len(raw):
+    at, size = 0, len(raw)
+    while at < size:
         code, start = _descriptor(raw, at)
         at = codec.skip(raw, start)
         if code == DATA:
@@ -158,19 +160,29 @@ def decode(raw: bytes) -> Message:
         found[code] = (start, at)
     if not found:
         raise Malformed("a message has at least one section")
-    if len(found.keys() & {DATA, SEQUENCE, VALUE}) > 1:
+    body = found.get(VALUE) or found.get(SEQUENCE)
+    if (DATA in found) + (SEQUENCE in found) + (VALUE in found) > 1:
         raise Malformed("a message has one kind of body")
-    return _message(raw, found, b"".join(data) if data else None)
+    said = _named(raw, found[PROPERTIES], FIELDS) if PROPERTIES in found else {}
+    if HEADER in found:
+        said |= _named(raw, found[HEADER], HEADER_FIELDS)
+    if APPLICATION_PROPERTIES in found:
+        said["properties"] = _application(raw, *found[APPLICATION_PROPERTIES])
+    if data:
+        said["data"] = data[0] if len(data) == 1 else b"".join(data)
+    if body is not None:
+        said["value"] = raw[body[0] : body[1]]
+    return Message(**said)
 
 
 def _descriptor(raw: bytes, at: int) -> tuple[int, int]:
     """The section's code and where its value starts."""
-    if raw[at] != 0:
-        raise Malformed("expected the section of a message")
-    if raw[at + 1 : at + 2] == b"\x53":
+    if raw.startswith(SHORT_SECTION, at):
         if at + 3 > len(raw):
             raise Malformed("a section is cut short")
         return _known(raw[at + 2]), at + 3
+    if raw[at] != 0:
+        raise Malformed("expected the section of a message")
     descriptor, start = codec.decode(raw, at + 1)
     return _known(SECTIONS.get(descriptor, 0) if isinstance(descriptor, str) else descriptor), start
 
@@ -188,36 +200,54 @@ def _binary(raw: bytes, at: int) -> bytes:
     return value
 
 
-def _message(raw: bytes, found: Mapping[int, tuple[int, int]], data: bytes | None) -> Message:
-    fields = _fields(raw, found.get(PROPERTIES))
-    header = _fields(raw, found.get(HEADER))
-    body = found.get(VALUE) or found.get(SEQUENCE)
-    return Message(
-        message_id=_raw_id(fields, MESSAGE_ID),
-        correlation_id=_raw_id(fields, CORRELATION_ID),
-        user_id=_field(fields, USER_ID, bytes),
-        to=_field(fields, TO, str),
-        subject=_field(fields, SUBJECT, str),
-        reply_to=_field(fields, REPLY_TO, str),
-        content_type=_field(fields, CONTENT_TYPE, str),
-        content_encoding=_field(fields, CONTENT_ENCODING, str),
-        ttl=_field(header, TTL_FIELD, int),
-        expiry=_milliseconds(_field(fields, EXPIRY, int)),
-        properties=_map(raw, found.get(APPLICATION_PROPERTIES)),
-        data=data,
-        value=None if body is None else raw[body[0] : body[1]],
-    )
+def _id(encoded: bytes) -> bytes:
+    value, _ = codec.decode(encoded)
+    if isinstance(value, bool) or not isinstance(value, int | str | bytes):
+        raise Malformed("a message id is a ulong, a UUID, binary or a string")
+    return encoded
 
 
-def _milliseconds(nanoseconds: int | None) -> int | None:
-    return None if nanoseconds is None else nanoseconds // codec.MILLISECOND
+def _value(encoded: bytes, kind: type[T]) -> T:
+    value, _ = codec.decode(encoded)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise Malformed(f"a field of a message is not of its type: expected {kind.__name__}")
+    return value
 
 
-def _fields(raw: bytes, place: tuple[int, int] | None) -> list[bytes]:
+def _text(encoded: bytes) -> str:
+    return _value(encoded, str)
+
+
+def _milliseconds(encoded: bytes) -> int:
+    return _value(encoded, int) // codec.MILLISECOND
+
+
+Field = tuple[str, Callable[[bytes], Any]]
+FIELDS: tuple[Field, ...] = (
+    ("message_id", _id),
+    ("user_id", lambda encoded: _value(encoded, bytes)),
+    ("to", _text),
+    ("subject", _text),
+    ("reply_to", _text),
+    ("correlation_id", _id),
+    ("content_type", _text),
+    ("content_encoding", _text),
+    ("expiry", _milliseconds),
+)
+HEADER_FIELDS: tuple[Field | None, ...] = (None, None, ("ttl", lambda encoded: _value(encoded, int)))
+
+
+def _named(raw: bytes, place: tuple[int, int], fields: Sequence[Field | None]) -> dict[str, Any]:
+    """What the fields of a list say, by the names that a message has for them; what is null is left out."""
+    return {
+        field[0]: field[1](encoded)
+        for field, encoded in zip(fields, _fields(raw, *place), strict=False)
+        if field is not None and encoded != NULL
+    }
+
+
+def _fields(raw: bytes, at: int, end: int) -> list[bytes]:
     """The encoded fields of a list, without decoding them."""
-    if place is None:
-        return []
-    at, end = place
     code = raw[at]
     if code == codec.EMPTY_LIST[0]:
         return []
@@ -238,28 +268,18 @@ def _fields(raw: bytes, place: tuple[int, int] | None) -> list[bytes]:
     return found
 
 
-def _raw_id(fields: list[bytes], place: int) -> bytes:
-    if place >= len(fields) or fields[place] == NULL:
-        return b""
-    value, _ = codec.decode(fields[place])
-    if isinstance(value, bool) or not isinstance(value, int | str | bytes):
-        raise Malformed("a message id is a ulong, a UUID, binary or a string")
-    return fields[place]
+def _application(raw: bytes, at: int, end: int) -> Mapping[str, Plain]:
+    """A peer says the same again and again: what is short is read once."""
+    return _kept(raw[at:end]) if end - at <= MAX_KEPT else _map(raw, at)
 
 
-def _field(fields: list[bytes], place: int, kind: type[T]) -> T | None:
-    if place >= len(fields) or fields[place] == NULL:
-        return None
-    value, _ = codec.decode(fields[place])
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise Malformed(f"field {place} of a message is not of its type")
-    return value
+@lru_cache(maxsize=256)
+def _kept(encoded: bytes) -> Mapping[str, Plain]:
+    return MappingProxyType(_map(encoded))
 
 
-def _map(raw: bytes, place: tuple[int, int] | None) -> Mapping[str, Plain]:
-    if place is None:
-        return {}
-    value, _ = codec.decode(raw, place[0])
+def _map(raw: bytes, at: int = 0) -> dict[str, Plain]:
+    value, _ = codec.decode(raw, at)
     if not isinstance(value, dict):
         raise Malformed("application properties are a map")
     return value
