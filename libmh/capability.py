@@ -23,7 +23,7 @@ from libmh.spec import Plain
 from libmh.traits import ARCHITECTURES, HYPERTHREADING, ROTATING_DISK, SOLID_DISK, of_flags
 
 log = logging.getLogger("libmh.capability")
-SCHEMA = "1.0"
+SCHEMA = "1.1"
 SETTING = "report"
 KIB_PER_GIB = 1 << 20
 GOOD = (FactStatus.OK, FactStatus.STALE)

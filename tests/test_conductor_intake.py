@@ -138,8 +138,8 @@ def huge() -> CapabilityReport:
 @pytest.mark.parametrize(
     ("report", "says"),
     [
-        (replace(fleet.report(), schema="2.0"), "version '2.0' is not taken in by version '1.0'"),
-        (replace(fleet.report(), schema="1.1"), "version '1.1' is not taken in by version '1.0'"),
+        (replace(fleet.report(), schema="2.0"), "version '2.0' is not taken in by version '1.1'"),
+        (replace(fleet.report(), schema="1.2"), "version '1.2' is not taken in by version '1.1'"),
         (replace(fleet.report(), schema="1"), "report.schema"),
         (replace(fleet.report(), schema="x" * 999), "report.schema"),
         (replace(fleet.report(), uuid="node1"), "report.uuid: expected 32 hexadecimal digits"),
@@ -161,6 +161,9 @@ def huge() -> CapabilityReport:
             "report.facts: expected at most",
         ),
         (told({"a fact": 1}), "report.facts: expected names"),
+        (replace(fleet.report(), metrics={"a metric": 1.0}), "report.metrics: expected names"),
+        (replace(fleet.report(), metrics={"load_1m": float("nan")}), "report.metrics.load_1m: expected"),
+        (replace(fleet.report(), metrics={f"m{n}": 0.0 for n in range(65)}), "report.metrics: expected"),
         (fleet.report(blob=b"x"), "report.facts: expected values of text"),
         (fleet.report(blob=[{"a": b"x"}]), "report.facts: expected values of text"),
         (huge(), "report: expected at most"),

@@ -26,7 +26,12 @@ _UNCHANGED = and_(
 _TOUCH = (
     update(HOSTS)
     .where(_UNCHANGED)
-    .values(sequence=bindparam("new_sequence"), last_seen=bindparam("now"), report=bindparam("text"))
+    .values(
+        sequence=bindparam("new_sequence"),
+        last_seen=bindparam("now"),
+        report=bindparam("text"),
+        metrics=bindparam("measured"),
+    )
 )
 _REPLACE = update(HOSTS).where(_UNCHANGED)
 _OVER = select(exists().where(BOOTS.c.host == bindparam("host"), BOOTS.c.boot_id == bindparam("boot")))
@@ -46,7 +51,8 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A report as it is kept: `digest` is the same while it tells nothing new, `text` is its JSON."""
+    """A report as it is kept: `digest` is the same while it tells nothing new, `text` is its JSON, `metrics`
+    that of its metrics."""
 
     uuid: str
     hostname: str
@@ -57,6 +63,7 @@ class Arrival:
     traits: int
     digest: str
     text: str
+    metrics: str = "{}"
 
 
 def standing(connection: Connection, uuid: str) -> Standing | None:
@@ -73,6 +80,7 @@ def is_over(connection: Connection, uuid: str, boot_id: str) -> bool:
 def touch(connection: Connection, was: Standing, arrival: Arrival, now: int) -> None:
     """Keep a report that tells nothing new. Raises `Conflict`."""
     values = {"new_sequence": arrival.sequence, "now": now, "text": arrival.text, **_expected(was)}
+    values["measured"] = arrival.metrics
     _require_one(connection.execute(_TOUCH, values).rowcount, was)
 
 
@@ -89,6 +97,7 @@ def put(connection: Connection, was: Standing | None, arrival: Arrival, now: int
         "traits": arrival.traits,
         "digest": arrival.digest,
         "report": arrival.text,
+        "metrics": arrival.metrics,
     }
     if was is None:
         connection.execute(insert(HOSTS), {"uuid": arrival.uuid, "first_seen": now, **values})

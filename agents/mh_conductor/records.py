@@ -29,6 +29,7 @@ def evidence_of(text: str) -> list[Evidence]:
 
 def plain_report(report: CapabilityReport) -> dict[str, Plain]:
     """As `dump` makes it, by hand: a report has come through `parse` already, and many come."""
+    metrics: dict[str, Plain] = {} if report.metrics is None else {"metrics": dict(report.metrics)}
     return {
         "schema": report.schema,
         "uuid": report.uuid,
@@ -40,6 +41,7 @@ def plain_report(report: CapabilityReport) -> dict[str, Plain]:
         "agent_version": report.agent_version,
         "facts": {name: _plain_fact(fact) for name, fact in report.facts.items()},
         "traits": list(report.traits),
+        **metrics,
     }
 
 

@@ -1,6 +1,8 @@
 """What a report may be. Hosts are the least trusted part: nothing of one that fails here is kept."""
 
+import math
 import re
+from collections.abc import Mapping
 
 from libmh.api.aggregates import CapabilityReport
 from libmh.api.host import Fact
@@ -9,6 +11,7 @@ from libmh.errors import InvalidArguments
 
 MAX_FACTS = 512
 MAX_TRAITS = 1024
+MAX_METRICS = 64
 MAX_REPORT = 256 * 1024
 MAX_WORD = 128
 MAX_SOURCE = 1024
@@ -34,6 +37,14 @@ def check(report: CapabilityReport) -> None:
         _check_fact(name, fact)
     for trait in report.traits:
         _expect(TRAIT.fullmatch(trait), "traits", "names of capitals, digits and '_'", trait)
+    _check_metrics(report.metrics or {})
+
+
+def _check_metrics(metrics: Mapping[str, float]) -> None:
+    _expect(len(metrics) <= MAX_METRICS, "metrics", f"at most {MAX_METRICS}", len(metrics))
+    for name, value in metrics.items():
+        _expect(FACT.fullmatch(name), "metrics", "names of letters, digits and any of '_.:-'", name)
+        _expect(math.isfinite(value), f"metrics.{name}", "a finite number", value)
 
 
 def check_schema(schema: str) -> None:

@@ -10,7 +10,7 @@ depends_on = None
 
 COUNTED = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 ADDED = {
-    "hosts": ("state", "state_since", "identity", "summary", "stamp"),
+    "hosts": ("state", "state_since", "identity", "summary", "stamp", "metrics"),
     "aggregates": ("stamp",),
     "fleet": ("protocol",),
     "history": ("who",),
@@ -32,6 +32,7 @@ def _columns() -> None:
         ("state", sa.String(16), "up"),
         ("state_since", sa.BigInteger, "0"),
         ("summary", sa.Text, "{}"),
+        ("metrics", sa.Text, "{}"),
         (*stamp, "0"),
     ):
         op.add_column("hosts", sa.Column(name, kind, nullable=False, server_default=default))
@@ -40,6 +41,7 @@ def _columns() -> None:
     op.add_column("fleet", sa.Column("protocol", sa.String(16), nullable=False, server_default="1.0"))
     op.add_column("history", sa.Column("who", sa.String(255), nullable=False, server_default=""))
     op.create_index("ix_hosts_stamp", "hosts", ["stamp"])
+    op.create_index("ix_hosts_last_seen", "hosts", ["last_seen"])
     op.create_index("ix_aggregates_stamp", "aggregates", ["stamp"])
     op.create_index("ix_history_aggregate", "history", ["aggregate"])
 
