@@ -93,6 +93,9 @@ class FleetAggregates(Aggregates):
     def rename(self, name: str, new_name: str, generation: int = 0) -> Aggregate:
         raise NotImplementedHere("not yet")
 
+    def update(self, name: str, new_name: str = "", zone: str = "", generation: int = 0) -> Aggregate:
+        raise NotImplementedHere("not yet")
+
     def set_metadata(
         self, name: str, metadata: dict[str, str], remove: list[str] | None = None, generation: int = 0
     ) -> Aggregate:
@@ -124,7 +127,15 @@ class FleetAggregates(Aggregates):
         disk: int = 0,
         extra_specs: dict[str, str] | None = None,
         id: str = "",  # noqa: A002 - the field's name
+        description: str | None = None,
+        ephemeral: int = 0,
+        swap: int = 0,
+        public: bool = True,  # noqa: FBT001, FBT002 - as declared
+        rxtx_factor: float = 1.0,
     ) -> Flavor:
+        raise NotImplementedHere("not yet")
+
+    def describe_flavor(self, name: str, description: str | None = None, generation: int = 0) -> Flavor:
         raise NotImplementedHere("not yet")
 
     def set_extra_specs(

@@ -198,6 +198,17 @@ class Aggregates(Protocol):
         ...
 
     @method(effect=Effect.CHANGES, objects=("name",), returns="aggregate")
+    def update(
+        self,
+        name: Annotated[str, "its name, id or UUID"],
+        new_name: Annotated[str, "its new name; empty: as it is"] = "",
+        zone: Annotated[str, "its new availability zone; empty: as it is"] = "",
+        generation: Annotated[U64, "the one that it must have; 0: any"] = 0,
+    ) -> Aggregate:
+        """Give an aggregate another name, another zone, or both, whole or not at all."""
+        ...
+
+    @method(effect=Effect.CHANGES, objects=("name",), returns="aggregate")
     def set_metadata(
         self,
         name: Annotated[str, "its name, id or UUID"],
@@ -263,8 +274,23 @@ class Aggregates(Protocol):
         disk: Annotated[U32, "GiB"] = 0,
         extra_specs: Annotated[dict[str, str] | None, "what it asks of a host"] = None,
         id: Annotated[str, "its id; empty: a new UUID"] = "",  # noqa: A002 - the field's name
+        description: Annotated[str | None, "for people"] = None,
+        ephemeral: Annotated[U32, "GiB"] = 0,
+        swap: Annotated[U32, "MiB"] = 0,
+        public: Annotated[bool, "whether every project may see it"] = True,  # noqa: FBT002
+        rxtx_factor: Annotated[float, "more than 0; kept for old clients"] = 1.0,
     ) -> Flavor:
         """Make a flavor. `conflict` where its name or id is taken."""
+        ...
+
+    @method(effect=Effect.CHANGES, objects=("name",), returns="flavor")
+    def describe_flavor(
+        self,
+        name: Annotated[str, "its name or id"],
+        description: Annotated[str | None, "for people; absent: none"] = None,
+        generation: Annotated[U64, "the one that the flavor must have; 0: any"] = 0,
+    ) -> Flavor:
+        """Give a flavor another description."""
         ...
 
     @method(effect=Effect.CHANGES, objects=("name",), returns="flavor")

@@ -23,6 +23,7 @@ class Flavor:
     ephemeral: Annotated[U32, "GiB"] = 0
     swap: Annotated[U32, "MiB"] = 0
     public: Annotated[bool, "whether every project may see it"] = True
+    rxtx_factor: Annotated[float, "kept for old clients of Nova's API"] = 1.0
 
 
 @dataclass(frozen=True, slots=True)
