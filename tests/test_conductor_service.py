@@ -43,7 +43,9 @@ def conductor(tmp_path: Path) -> Iterator[Fleet]:
     store, rules, context = fleet.new_store(tmp_path), fleet.rules(), Context()
     intake = Intake(store, rules)
     connection = loopback(
-        ReportIntake(intake, context.events), FleetAggregates(store, rules), context=context
+        ReportIntake(intake, context.events),
+        FleetAggregates(store, rules, context.events),
+        context=context,
     )
     with connection:
         made = Fleet(
@@ -86,7 +88,7 @@ def test_an_aggregate_is_found_by_name_id_or_uuid(conductor: Fleet) -> None:
 @pytest.mark.parametrize("name", ["", "nope", "0", "-1", "9" * 30, "²", "'; DROP TABLE hosts; --"])
 def test_an_unknown_aggregate_is_not_found(conductor: Fleet, name: str) -> None:
     conductor.reports.report(fleet.report())
-    with pytest.raises(NotFound, match="there is no aggregate"):
+    with pytest.raises(NotFound, match=r"Aggregate .* could not be found"):
         conductor.aggregates.show(name)
 
 
@@ -150,7 +152,7 @@ def test_why_a_host_is_no_member(conductor: Fleet) -> None:
 def test_why_nobody_is_a_member_yet(conductor: Fleet) -> None:
     conductor.reports.report(fleet.report())
     assert why(conductor, "big") == [("memory_gib", ">= 64", False)]
-    with pytest.raises(NotFound, match="there is no aggregate 'arch-vax'"):
+    with pytest.raises(NotFound, match="Aggregate arch-vax could not be found"):
         conductor.aggregates.why("node1", "arch-vax")
 
 

@@ -1,14 +1,14 @@
 """Reading aggregates for people and peers."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, select
 
 from libmh.api.aggregates import Aggregate
 from libmh.errors import NotFound
-from mh_conductor.limits import ZONE_KEY
+from mh_conductor.limits import ZONE_KEY, storable
 from mh_conductor.tables import AGGREGATES, HOSTS, MEMBERS, VALUES
 
 MAX_ID_DIGITS = 18
@@ -20,16 +20,35 @@ def listing(connection: Connection) -> list[Aggregate]:
     return _aggregates(connection, rows, None)
 
 
-def find(connection: Connection, name: str) -> Aggregate:
-    """By name, UUID or id, in this order. Raises `NotFound`."""
-    wanted: list[ColumnElement[bool]] = [AGGREGATES.c.name == name, AGGREGATES.c.uuid == name]
-    if name.isascii() and name.isdigit() and len(name) <= MAX_ID_DIGITS:
-        wanted.append(AGGREGATES.c.id == int(name))
-    for condition in wanted:
-        rows = connection.execute(select(AGGREGATES).where(condition)).all()
-        if rows:
-            return _aggregates(connection, rows, rows[0].id)[0]
-    raise NotFound(f"there is no aggregate '{name}'", aggregate=name)
+def find(connection: Connection, which: str | int) -> Aggregate:
+    """By name, UUID or id, in this order; a number is an id. Raises `NotFound`."""
+    row = locate(connection, which)
+    return _aggregates(connection, [row], row.id)[0]
+
+
+def locate(connection: Connection, which: str | int) -> Row[Any]:
+    """The row of an aggregate, as `find`."""
+    for condition in _meant(which):
+        row = connection.execute(select(AGGREGATES).where(condition)).one_or_none()
+        if row is not None:
+            return row
+    raise NotFound(f"Aggregate {which} could not be found.", aggregate=str(which))
+
+
+def _meant(which: str | int) -> Iterator[ColumnElement[bool]]:
+    if isinstance(which, str):
+        if storable(which):
+            yield from (AGGREGATES.c.name == which, AGGREGATES.c.uuid == which)
+        if not (which.isascii() and which.isdigit() and len(which) <= MAX_ID_DIGITS):
+            return
+    if 0 < int(which) < 10**MAX_ID_DIGITS:
+        yield AGGREGATES.c.id == int(which)
+
+
+def zone(connection: Connection, aggregate: int) -> str | None:
+    """The availability zone that an aggregate names."""
+    query = select(VALUES.c.value).where(VALUES.c.aggregate == aggregate, VALUES.c.key == ZONE_KEY)
+    return connection.execute(query).scalar_one_or_none()
 
 
 def binding(connection: Connection, name: str) -> dict[str, str]:

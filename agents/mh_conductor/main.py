@@ -51,7 +51,7 @@ async def body(process: Process) -> None:
         context = Context(settings=Settings(process.state / "conductor.json"))
         providers = Providers()
         providers.add(ReportIntake(intake, context.events))
-        providers.add(FleetAggregates(store, rules))
+        providers.add(FleetAggregates(store, rules, context.events))
         agent = with_agent(process, context, providers, Everybody())
         for outcome in await asyncio.to_thread(intake.reconcile):
             announce(context.events, outcome)

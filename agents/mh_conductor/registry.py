@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, Update, bindparam, delete, exists, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from libmh.errors import Conflict
 from mh_conductor.judge import Verdict
 from mh_conductor.limits import ZONE_KEY
 from mh_conductor.plan import Change, Current, Kind, Known, Membership, Owned, Plan, named
 from mh_conductor.records import as_json
+from mh_conductor.store import LostRace
 from mh_conductor.tables import AGGREGATES, FLEET, HISTORY, HOSTS, MEMBERS, VALUES
 
 MAX_HISTORY = 100_000
@@ -183,10 +183,11 @@ def _line(change: Change) -> dict[str, str]:
     return {**names, "host": change.host, "why": change.why}
 
 
-def record(connection: Connection, lines: list[dict[str, str]], now: int) -> None:
-    """Add to the history."""
+def record(connection: Connection, lines: list[dict[str, str]], now: int, who: str = "") -> None:
+    """Add to the history; `who` is whoever did it by hand."""
     if lines:
-        connection.execute(insert(HISTORY), [{"time": now, **line} for line in lines])
+        common = {"time": now, "who": who, "rule": ""}
+        connection.execute(insert(HISTORY), [{**common, **line} for line in lines])
 
 
 def advance(
@@ -252,7 +253,7 @@ def _describe(connection: Connection, aggregate: int, change: Change) -> None:
 
 def _require_one(rows: int, held: Held) -> None:
     if rows != 1:
-        raise Conflict(f"aggregate {held.id} is no longer of generation {held.was}")
+        raise LostRace(f"aggregate {held.id} is no longer of generation {held.was}")
 
 
 def rules_digest(connection: Connection) -> str:

@@ -20,9 +20,11 @@ from libmh.api.placement import Candidate, Flavor, Policy, Selection
 from libmh.errors import NotFound, NotImplementedHere
 from libmh.events import Hub
 from mh_conductor import catalogue, hosts, registry
+from mh_conductor.editing import Editing
 from mh_conductor.hosts import Standing
 from mh_conductor.intake import Intake, Outcome
 from mh_conductor.judge import Subject, Verdict, evidence, judge, subject_of
+from mh_conductor.limits import ZONE_KEY
 from mh_conductor.plan import plan
 from mh_conductor.records import evidence_of, known_of, report_of
 from mh_conductor.rules import Rule, RuleSet
@@ -67,9 +69,10 @@ def announce(events: Hub, outcome: Outcome) -> None:
 class FleetAggregates(Aggregates):
     """Answers from the store, and explains with the rules in force."""
 
-    def __init__(self, store: Store, rules: RuleSet) -> None:
+    def __init__(self, store: Store, rules: RuleSet, events: Hub | None = None) -> None:
         self._store = store
         self._rules = rules
+        self._editing = Editing(store, events)
 
     def generation(self) -> int:
         with self._store.read() as connection:
@@ -88,27 +91,28 @@ class FleetAggregates(Aggregates):
             return hosts.listing(connection)
 
     def create(self, name: str, zone: str = "") -> Aggregate:
-        raise NotImplementedHere("not yet")
+        return self._editing.create(name, zone)
 
     def rename(self, name: str, new_name: str, generation: int = 0) -> Aggregate:
-        raise NotImplementedHere("not yet")
+        return self._editing.rename(name, new_name, generation)
 
     def update(self, name: str, new_name: str = "", zone: str = "", generation: int = 0) -> Aggregate:
-        raise NotImplementedHere("not yet")
+        values = {"name": new_name, ZONE_KEY: zone}
+        return self._editing.update(name, {key: value for key, value in values.items() if value}, generation)
 
     def set_metadata(
         self, name: str, metadata: dict[str, str], remove: list[str] | None = None, generation: int = 0
     ) -> Aggregate:
-        raise NotImplementedHere("not yet")
+        return self._editing.set_metadata(name, {**dict.fromkeys(remove or ()), **metadata}, generation)
 
     def add_host(self, name: str, host: str, generation: int = 0) -> Aggregate:
-        raise NotImplementedHere("not yet")
+        return self._editing.add_host(name, host, generation)
 
     def remove_host(self, name: str, host: str, generation: int = 0) -> Aggregate:
-        raise NotImplementedHere("not yet")
+        return self._editing.remove_host(name, host, generation)
 
     def delete(self, name: str, generation: int = 0) -> bool:
-        raise NotImplementedHere("not yet")
+        return self._editing.delete(name, generation)
 
     def zones(self) -> list[Zone]:
         raise NotImplementedHere("not yet")

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
 
@@ -27,6 +27,11 @@ WRITING = "mh_writing"
 MIGRATIONS = Path(__file__).parent / "migrations"
 PRAGMAS = ("synchronous=NORMAL", "foreign_keys=ON", "temp_store=MEMORY")
 RETRY_SECONDS = 0.02
+AGGREGATES_LOCK = 0x6D617461  # whoever asks for a lock in PostgreSQL names it by a number
+
+
+class LostRace(Conflict):
+    """Another writer came between: the same again, from reading on, may succeed."""
 
 
 class Store:
@@ -59,13 +64,19 @@ class Store:
         self._engine.dispose()
 
 
+def alone(connection: Connection) -> None:
+    """Wait until no other transaction changes aggregates, and keep others from it to the end of this one."""
+    if connection.dialect.name == "postgresql":  # SQLite has one writer
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": AGGREGATES_LOCK})
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """The database's failures as ours."""
     try:
         yield
     except IntegrityError as error:  # two writers made the same name at once
-        raise Conflict(f"the store refused a write: {error.orig}") from error
+        raise LostRace(f"the store refused a write: {error.orig}") from error
     except OperationalError as error:
         raise _operational(error) from error
     except DBAPIError as error:  # a damaged file, a value that does not fit
