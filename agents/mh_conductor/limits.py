@@ -18,12 +18,12 @@ def name_fault(name: str) -> str | None:
         return f"expected 1 to {MAX_NAME} characters, got {len(name)}"
     if name != name.strip():
         return "expected no blank at either end"
-    if not (name.isascii() and name.isprintable()) and not all(map(_is_printable, name)):
+    if not (name.isascii() and name.isprintable()) and not all(map(is_printable, name)):
         return "expected printable characters"
     return None
 
 
-def _is_printable(char: str) -> bool:
+def is_printable(char: str) -> bool:
     """As Nova has it: of the basic plane, neither a control character nor a line's or paragraph's end."""
     category = unicodedata.category(char)
     return char < "\uffff" and category[0] != "C" and (category[0] != "Z" or category == "Zs")
