@@ -1,21 +1,24 @@
 """The inventory: the last report of every host, and which boots of it are over."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, select, tuple_, update
 
 from libmh.api.aggregates import FleetHost, HostState
 from libmh.errors import Conflict, InvalidArguments, NotFound
-from mh_conductor.tables import AGGREGATES, BOOTS, HOSTS, MEMBERS
+from mh_conductor.limits import DEFAULT_ZONE, ZONE_KEY
+from mh_conductor.tables import AGGREGATES, BOOTS, HOSTS, MEMBERS, VALUES
 
 MAX_BOOTS = 16
 MAX_NAMED = 5
+AT_ONCE = 500
 
 _FIND = select(
-    HOSTS.c.uuid, HOSTS.c.hostname, HOSTS.c.boot_id, HOSTS.c.sequence, HOSTS.c.generation, HOSTS.c.digest
+    *(HOSTS.c.uuid, HOSTS.c.hostname, HOSTS.c.boot_id, HOSTS.c.sequence, HOSTS.c.generation),
+    *(HOSTS.c.digest, HOSTS.c.state, HOSTS.c.identity),
 ).where(HOSTS.c.uuid == bindparam("host"))
 # whoever wrote in between has changed one of the two
 _UNCHANGED = and_(
@@ -33,7 +36,7 @@ _TOUCH = (
         metrics=bindparam("measured"),
     )
 )
-_REPLACE = update(HOSTS).where(_UNCHANGED)
+REPLACE = update(HOSTS).where(_UNCHANGED)
 _OVER = select(exists().where(BOOTS.c.host == bindparam("host"), BOOTS.c.boot_id == bindparam("boot")))
 
 
@@ -47,12 +50,19 @@ class Standing:
     sequence: int
     generation: int
     digest: str
+    state: str = HostState.UP
+    identity: str | None = None
+
+    @property
+    def reported(self) -> bool:
+        """Whether it ever did."""
+        return self.state != HostState.REGISTERED
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """A report as it is kept: `digest` is the same while it tells nothing new, `text` is its JSON, `metrics`
-    that of its metrics."""
+    and `summary` that of its metrics and key facts; `identity` is the host's from now on."""
 
     uuid: str
     hostname: str
@@ -64,6 +74,8 @@ class Arrival:
     digest: str
     text: str
     metrics: str = "{}"
+    summary: str = "{}"
+    identity: str | None = None
 
 
 def standing(connection: Connection, uuid: str) -> Standing | None:
@@ -79,14 +91,14 @@ def is_over(connection: Connection, uuid: str, boot_id: str) -> bool:
 
 def touch(connection: Connection, was: Standing, arrival: Arrival, now: int) -> None:
     """Keep a report that tells nothing new. Raises `Conflict`."""
-    values = {"new_sequence": arrival.sequence, "now": now, "text": arrival.text, **_expected(was)}
+    values = {"new_sequence": arrival.sequence, "now": now, "text": arrival.text, **expected(was)}
     values["measured"] = arrival.metrics
-    _require_one(connection.execute(_TOUCH, values).rowcount, was)
+    require_one(connection.execute(_TOUCH, values).rowcount, was)
 
 
 def put(connection: Connection, was: Standing | None, arrival: Arrival, now: int) -> int:
     """Keep a report that tells something new; answers the host's generation. Raises `Conflict`."""
-    values = {
+    values: dict[str, str | int | None] = {
         "hostname": arrival.hostname,
         "boot_id": arrival.boot_id,
         "sequence": arrival.sequence,
@@ -98,22 +110,28 @@ def put(connection: Connection, was: Standing | None, arrival: Arrival, now: int
         "digest": arrival.digest,
         "report": arrival.text,
         "metrics": arrival.metrics,
+        "summary": arrival.summary,
+        "identity": arrival.identity,
     }
-    if was is None:
-        connection.execute(insert(HOSTS), {"uuid": arrival.uuid, "first_seen": now, **values})
-        return 1
-    done = connection.execute(_REPLACE.values(values), _expected(was))
-    _require_one(done.rowcount, was)
-    if was.boot_id != arrival.boot_id:
+    if was is None or was.state != HostState.UP:
+        values |= {"state": HostState.UP.value, "state_since": now}
+    if was is None or not was.reported:
+        values["first_seen"] = now
+    if was is None or was.uuid != arrival.uuid:
+        connection.execute(insert(HOSTS), {"uuid": arrival.uuid, **values})
+    else:
+        done = connection.execute(REPLACE.values(values), expected(was))
+        require_one(done.rowcount, was)
+    if was is not None and was.reported and was.boot_id != arrival.boot_id:
         _retire(connection, was, now)
-    return was.generation + 1
+    return was.generation + 1 if was else 1
 
 
-def _expected(was: Standing) -> dict[str, str | int]:
+def expected(was: Standing) -> dict[str, str | int]:
     return {"host": was.uuid, "was_generation": was.generation, "was_sequence": was.sequence}
 
 
-def _require_one(rows: int, was: Standing) -> None:
+def require_one(rows: int, was: Standing) -> None:
     if rows != 1:
         raise Conflict(f"host '{was.uuid}' is no longer of generation {was.generation}")
 
@@ -123,6 +141,12 @@ def _retire(connection: Connection, was: Standing, now: int) -> None:
     latest = select(BOOTS.c.boot_id).where(BOOTS.c.host == was.uuid)
     kept = latest.order_by(BOOTS.c.ended.desc(), BOOTS.c.boot_id).limit(MAX_BOOTS)
     connection.execute(delete(BOOTS).where(BOOTS.c.host == was.uuid, BOOTS.c.boot_id.not_in(kept)))
+
+
+def by_state(connection: Connection) -> dict[str, int]:
+    """How many hosts are in which state."""
+    counted = connection.execute(select(HOSTS.c.state, func.count().label("number")).group_by(HOSTS.c.state))
+    return {each.state: each.number for each in counted}
 
 
 def resolve(connection: Connection, host: str) -> Standing:
@@ -163,34 +187,57 @@ def uuids(connection: Connection) -> Sequence[str]:
     return connection.execute(select(HOSTS.c.uuid).order_by(HOSTS.c.uuid)).scalars().all()
 
 
-def listing(connection: Connection) -> list[FleetHost]:
-    """The inventory, by host name."""
-    columns = (
-        *(HOSTS.c.uuid, HOSTS.c.hostname, HOSTS.c.boot_id, HOSTS.c.sequence, HOSTS.c.generation),
-        *(HOSTS.c.first_seen, HOSTS.c.last_seen, HOSTS.c.agent_version, HOSTS.c.facts, HOSTS.c.traits),
-        *(HOSTS.c.state, HOSTS.c.identity, HOSTS.c.summary),
-    )
-    places = _places(connection)
-    rows = connection.execute(select(*columns).order_by(HOSTS.c.hostname, HOSTS.c.uuid))
-    return [_fleet_host(row, places.get(row.uuid, [])) for row in rows]
+def listing(connection: Connection, after: str = "", limit: int = 0) -> list[FleetHost]:
+    """The inventory, by host name and UUID: at most `limit` of them, or all, from behind the host that has
+    the UUID `after`. Raises `NotFound` where there is none such."""
+    query = select(*_SHOWN).order_by(HOSTS.c.hostname, HOSTS.c.uuid)
+    if after:
+        last = standing(connection, after)
+        if last is None:
+            raise NotFound(f"there is no host '{after}' any more to go on from, begin again", host=after)
+        query = query.where(tuple_(HOSTS.c.hostname, HOSTS.c.uuid) > tuple_(last.hostname, last.uuid))
+    rows = connection.execute(query.limit(limit) if limit else query).all()
+    return _fleet_hosts(connection, rows, whole=not (after or limit))
 
 
-def _fleet_host(row: Any, aggregates: list[str]) -> FleetHost:
-    told = row._asdict()
-    told |= {"state": HostState(row.state), "summary": json.loads(row.summary), "zone": ""}
-    return FleetHost(**told, aggregates=aggregates)
+def show(connection: Connection, uuid: str) -> FleetHost:
+    """One host of the inventory."""
+    rows = connection.execute(select(*_SHOWN).where(HOSTS.c.uuid == uuid)).all()
+    if not rows:
+        raise NotFound(f"no host '{uuid}' has reported", host=uuid)
+    return _fleet_hosts(connection, rows, whole=False)[0]
 
 
-def _places(connection: Connection) -> Mapping[str, list[str]]:
-    query = (
-        select(MEMBERS.c.host, AGGREGATES.c.name)
-        .join(AGGREGATES, AGGREGATES.c.id == MEMBERS.c.aggregate)
-        .order_by(AGGREGATES.c.name)
-    )
+_SHOWN = (
+    *(HOSTS.c.uuid, HOSTS.c.hostname, HOSTS.c.boot_id, HOSTS.c.sequence, HOSTS.c.generation),
+    *(HOSTS.c.first_seen, HOSTS.c.last_seen, HOSTS.c.agent_version, HOSTS.c.facts, HOSTS.c.traits),
+    *(HOSTS.c.state, HOSTS.c.identity, HOSTS.c.summary),
+)
+_PLACES = (
+    select(MEMBERS.c.host, AGGREGATES.c.name, VALUES.c.value)
+    .join(AGGREGATES, AGGREGATES.c.id == MEMBERS.c.aggregate)
+    .outerjoin(VALUES, (VALUES.c.aggregate == AGGREGATES.c.id) & (VALUES.c.key == ZONE_KEY))
+    .order_by(AGGREGATES.c.name)
+)
+
+
+def _fleet_hosts(connection: Connection, rows: Sequence[Any], *, whole: bool) -> list[FleetHost]:
     places: dict[str, list[str]] = {}
-    for host, name in connection.execute(query):
-        places.setdefault(host, []).append(name)
-    return places
+    zones: dict[str, str] = {}
+    for start in range(0, len(rows), len(rows) if whole else AT_ONCE) if rows else ():
+        some = [row.uuid for row in rows[start : start + AT_ONCE]]
+        query = _PLACES if whole else _PLACES.where(MEMBERS.c.host.in_(some))
+        for host, name, zone in connection.execute(query):
+            places.setdefault(host, []).append(name)
+            if zone is not None:
+                zones[host] = zone
+    return [_fleet_host(row, places.get(row.uuid, []), zones.get(row.uuid, DEFAULT_ZONE)) for row in rows]
+
+
+def _fleet_host(row: Row[Any], aggregates: list[str], zone: str) -> FleetHost:
+    told = row._asdict()
+    told |= {"state": HostState(row.state), "summary": json.loads(row.summary), "zone": zone}
+    return FleetHost(**told, aggregates=aggregates)
 
 
 def count(connection: Connection) -> int:

@@ -14,6 +14,7 @@ MAX_TRAITS = 1024
 MAX_METRICS = 64
 MAX_REPORT = 256 * 1024
 MAX_WORD = 128
+MAX_IDENTITY = 255
 MAX_SOURCE = 1024
 MAX_REASON = 2000
 MAX_COUNT = 2**63 - 1  # what a database's integer holds
@@ -56,6 +57,17 @@ def check_schema(schema: str) -> None:
             f"report.schema: version '{schema[:SHOWN]}' is not taken in by version '{SCHEMA}'",
             argument="report.schema",
         )
+
+
+def check_host(hostname: str, uuid: str = "", identity: str = "") -> None:
+    """What a host may be registered by. Raises `InvalidArguments`."""
+    for name, text, fits, expected in (
+        ("hostname", hostname, HOSTNAME.fullmatch(hostname), "a host name"),
+        ("uuid", uuid, not uuid or UUID.fullmatch(uuid), "32 hexadecimal digits, dashes aside"),
+        ("identity", identity, len(identity) <= MAX_IDENTITY and identity.isprintable(), "a name"),
+    ):
+        if not fits:
+            raise InvalidArguments(f"{name}: expected {expected}, got {text[:SHOWN]!r}", argument=name)
 
 
 def _check_identity(report: CapabilityReport) -> None:

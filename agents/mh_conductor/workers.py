@@ -114,7 +114,7 @@ def write(connection: Connection, tally: Tally) -> None:
 
 
 def leave(connection: Connection, tally: Tally) -> None:
-    """This process ends."""
+    """Take the row of a process away that ends."""
     connection.execute(_LEAVE, {"which": tally.id})
 
 
