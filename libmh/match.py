@@ -12,6 +12,10 @@ It is Nova's `extra_specs_ops`, with a reason for every answer and without its e
 
 The first word is an operator only if it is exactly one of these; anything else is compared whole. A missing
 value never matches, not even `!=`; an operator without an operand never matches. Words too many are ignored.
+
+`match` answers as Nova does wherever that answers, also for a value that is no string: there the number 8
+is not the text "8". A `Requirement` that was `read` is for facts, which have types: a number or a bool
+counts as the text that it is written as, alone and in lists.
 """
 
 import operator
@@ -52,50 +56,52 @@ class Match:
         return self.matched
 
 
-def _yes(reason: str) -> Match:
-    return Match(matched=True, reason=reason)
-
-
-def _no(reason: str) -> Match:
-    return Match(matched=False, reason=reason)
-
-
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A requirement that has been read once, for matching many values."""
+    """A requirement that has been read once, for matching many values. `exact`: as Nova compares values that
+    are no strings."""
 
     text: str
     operator: str | None
     operands: tuple[str, ...]
+    exact: bool = False
 
     def match(self, value: object) -> Match:
         """Never raises, whatever the value is: what cannot be compared does not match, and says why."""
-        if value is None:
-            return _no("is not known")
+        answer = _judge(self, value)
+        return Match(answer is True, _reason(self, value, answer=answer))
+
+    def holds(self, value: object) -> bool:
+        """The answer alone, for matching very many."""
+        return _judge(self, value) is True
+
+    def wanted(self) -> str:
+        """What would match, in words."""
+        first = f"'{_short(self.operands[0])}'" if self.operands else ""
         if self.operator is None:
-            return _equal(value, self.text)
+            return f"'{_short(self.text)}'"
         if not self.operands:
-            return _no(f"cannot be compared: '{self.operator}' has no operand")
-        if self.operator in NUMERIC:
-            return _numeric(self.operator, value, self.operands[0])
-        if self.operator in TEXTUAL:
-            return _textual(self.operator, value, self.operands[0])
+            return "nothing"
         if self.operator == OR:
-            return _one_of(value, self.operands[::2])
-        return _contains(value, self.operands if self.operator == ALL_IN else self.operands[:1])
+            return f"one of {_listed(self.operands[::2])}"
+        if self.operator in (IN, ALL_IN):
+            return f"what has {first if self.operator == IN else _listed(self.operands)}"
+        kind = "a number" if self.operator in NUMERIC else "a text"
+        return f"{kind} '{_sign(self.operator)} {_short(self.operands[0])}'"
 
 
-def read(requirement: str) -> Requirement:
+def read(requirement: str, *, exact: bool = False) -> Requirement:
     """Split a requirement into its operator and operands; every text is one."""
     words = requirement.split()
     if not words or words[0] not in OPERATORS:
-        return Requirement(requirement, None, ())
-    return Requirement(requirement, words[0], tuple(words[1:]))
+        return Requirement(requirement, None, (), exact)
+    return Requirement(requirement, words[0], tuple(words[1:]), exact)
 
 
 def match(value: object, requirement: str) -> Match:
-    """Whether a value (string, number, bool, list of those, or None) fulfils a requirement, and why."""
-    return read(requirement).match(value)
+    """Whether a value (string, number, bool, list of those, or None) fulfils a requirement, and why: true
+    exactly where Nova's `match` is, and false where that raises."""
+    return read(requirement, exact=True).match(value)
 
 
 def advice(requirement: str) -> str | None:
@@ -124,70 +130,120 @@ def _advice_on_operands(requirement: Requirement) -> str | None:
     return None
 
 
-def _equal(value: object, wanted: str) -> Match:
-    text = _text(value)
-    if text is None:
-        return _no(f"is {_shown(value)}, which equals no text; use {IN} for a list")
-    if text == wanted or (isinstance(value, bool) and text == wanted.lower()):
-        return _yes(f"is {_shown(value)}")
-    return _no(f"is {_shown(value)}, not '{_short(wanted)}'")
+def _judge(requirement: Requirement, value: object) -> bool | None:
+    """None: they cannot be compared."""
+    word = requirement.operator
+    if value is None:
+        return False
+    if word is None:
+        return _as_text(requirement, value) == requirement.text or (
+            isinstance(value, bool) and not requirement.exact and str(value) == requirement.text
+        )
+    if not requirement.operands:
+        return None
+    if word in NUMERIC:
+        seen, wanted = _as_number(requirement, value), _as_number(requirement, requirement.operands[0])
+        return None if seen is None or wanted is None else NUMERIC[word](seen, wanted)
+    if word in TEXTUAL:
+        return _textual(requirement, word, value)
+    if word == OR:
+        return _as_text(requirement, value) in requirement.operands[::2]
+    lacking = _lacking(requirement, value)
+    return None if lacking is None else not lacking
 
 
-def _numeric(word: str, value: object, operand: str) -> Match:
-    wanted = _number(operand)
-    if wanted is None:
-        return _no(f"cannot be compared: '{_short(operand)}' after '{word}' is not a number")
-    seen = _number(value)
-    if seen is None:
-        return _no(f"is {_shown(value)}, which is not a number")
-    return _compared(value, ">=" if word == "=" else word, operand, holds=NUMERIC[word](seen, wanted))
+def _textual(requirement: Requirement, word: str, value: object) -> bool | None:
+    text = _as_text(requirement, value)
+    if text is not None:
+        return TEXTUAL[word](text, requirement.operands[0])
+    # Nova compares what is no text all the same: it equals none, and only an order there is not
+    return {"s==": False, "s!=": True}.get(word) if requirement.exact else None
 
 
-def _textual(word: str, value: object, operand: str) -> Match:
-    text = _text(value)
-    if text is None:
-        return _no(f"is {_shown(value)}, which is not text")
-    return _compared(value, word, operand, holds=TEXTUAL[word](text, operand))
-
-
-def _compared(value: object, word: str, operand: str, *, holds: bool) -> Match:
-    shown = f"is {_shown(value)}"
-    wanted = f"'{word} {_short(operand)}'"
-    return _yes(f"{shown}, as {wanted} asks") if holds else _no(f"{shown}, not {wanted}")
-
-
-def _one_of(value: object, wanted: tuple[str, ...]) -> Match:
-    text = _text(value)
-    if text is not None and text in wanted:
-        return _yes(f"is {_shown(value)}")
-    return _no(f"is {_shown(value)}, not one of {_listed(wanted)}")
-
-
-def _contains(value: object, wanted: tuple[str, ...]) -> Match:
+def _lacking(requirement: Requirement, value: object) -> tuple[str, ...] | None:
+    """Which operands are not in the value; None where nothing can be in it."""
+    wanted = requirement.operands if requirement.operator == ALL_IN else requirement.operands[:1]
     if isinstance(value, str):
-        lacking = tuple(each for each in wanted if each not in value)
-    elif isinstance(value, list | tuple):
-        members = {_text(each) for each in value}
-        lacking = tuple(each for each in wanted if each not in members)
-    else:
-        return _no(f"is {_shown(value)}, which is neither a list nor text")
-    return _no(f"lacks {_listed(lacking)}") if lacking else _yes(f"has {_listed(wanted)}")
+        return tuple(each for each in wanted if each not in value)
+    if not isinstance(value, list | tuple | dict if requirement.exact else list | tuple):
+        return None
+    members = {_as_text(requirement, each) for each in value}
+    return tuple(each for each in wanted if each not in members)
+
+
+def _reason(requirement: Requirement, value: object, *, answer: bool | None) -> str:
+    word, shown = requirement.operator, f"is {_shown(value)}"
+    if value is None:
+        return "is not known"
+    if word is None:
+        return _on_equality(requirement, value, shown, answer=answer)
+    if not requirement.operands:
+        return f"cannot be compared: '{word}' has no operand"
+    if word in NUMERIC or word in TEXTUAL:
+        return _on_order(requirement, word, shown, answer=answer)
+    if word == OR:
+        return shown if answer else f"{shown}, not one of {_listed(requirement.operands[::2])}"
+    lacking = _lacking(requirement, value)
+    if lacking is None:
+        return f"{shown}, which is neither a list nor text"
+    has = requirement.operands if word == ALL_IN else requirement.operands[:1]
+    return f"lacks {_listed(lacking)}" if lacking else f"has {_listed(has)}"
+
+
+def _on_equality(requirement: Requirement, value: object, shown: str, *, answer: bool | None) -> str:
+    if answer:
+        return shown
+    if _as_text(requirement, value) is None:
+        return f"{shown}, which equals no text" + (
+            f"; use {IN} for a list" if isinstance(value, list | tuple) else ""
+        )
+    return f"{shown}, not '{_short(requirement.text)}'"
+
+
+def _on_order(requirement: Requirement, word: str, shown: str, *, answer: bool | None) -> str:
+    operand = requirement.operands[0]
+    wanted = f"'{_sign(word)} {_short(operand)}'"
+    if answer is not None:
+        return f"{shown}, as {wanted} asks" if answer else f"{shown}, not {wanted}"
+    if word in NUMERIC and _number(operand) is None:
+        return f"cannot be compared: '{_short(operand)}' after '{word}' is not a number"
+    return f"{shown}, which is not {'a number' if word in NUMERIC else 'text'}"
+
+
+def _sign(word: str) -> str:
+    return ">=" if word == "=" else word
+
+
+def _as_number(requirement: Requirement, value: object) -> int | float | None:
+    if not requirement.exact:
+        return _number(value)
+    # Nova: a bool and rounding included
+    return _numeral(float, value) if isinstance(value, int | float | str) else None
 
 
 def _number(value: object) -> int | float | None:
-    """A bool is no number, as in Nova; integers stay exact."""
+    """A bool is no number; integers stay exact."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
         return value
     if not isinstance(value, str):
         return None
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:  # not written as this kind of number, or thousands of digits long
-            continue
-    return None
+    whole = _numeral(int, value)
+    return _numeral(float, value) if whole is None else whole
+
+
+def _numeral(kind: type[int] | type[float], value: float | str) -> int | float | None:
+    try:
+        return kind(value)
+    except (ValueError, OverflowError):  # not written as this kind of number, or beyond any of it
+        return None
+
+
+def _as_text(requirement: Requirement, value: object) -> str | None:
+    if isinstance(value, str):
+        return value
+    return None if requirement.exact else _text(value)
 
 
 def _text(value: object) -> str | None:

@@ -30,7 +30,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from libmh.call import Request, Verb
 from libmh.errors import InvalidArguments
-from libmh.match import match
+from libmh.match import read
 from libmh.spec import Access, Effect, Interface, Kind, Member, Plain
 
 MAX_ROLES = 1000
@@ -194,7 +194,7 @@ def fits(rule: Rule, wanted: Asked) -> bool:
         value = objects.get(name)
         if value is None or not any(fnmatch.fnmatchcase(value, glob) for glob in globs):
             return False
-    return all(match(wanted.arguments.get(name), needed) for name, needed in rule.where.items())
+    return all(read(needed).match(wanted.arguments.get(name)) for name, needed in rule.where.items())
 
 
 def _named(pattern: str, interface: Interface, member: Member) -> bool:

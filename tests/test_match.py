@@ -68,6 +68,32 @@ FLAGS = ["fpu", "avx2", "avx512f"]
     ],
 )
 def test_grammar(value: object, requirement: str, matched: bool) -> None:
+    answer = read(requirement).match(value)
+    assert bool(answer) is matched, answer.reason
+    assert answer.reason
+    if isinstance(value, str):  # for text there is only one way
+        assert match(value, requirement) == answer
+
+
+@pytest.mark.parametrize(
+    ("value", "requirement", "matched"),
+    [
+        (8, "8", False),
+        (True, "true", False),
+        (True, ">= 1", True),
+        (2**53 + 1, f"== {2**53}", True),
+        (10**400, ">= 1", False),
+        (8, "s!= 8", True),
+        (8, "s== 8", False),
+        (8, "s< 9", False),
+        (["b"], "s!= b", True),
+        ([1, "1"], "<in> 1", True),
+        ([1], "<in> 1", False),
+        ({"a": 1}, "<all-in> a", True),
+        (8, "<or> 8", False),
+    ],
+)
+def test_what_is_no_text_is_compared_as_nova_does(value: object, requirement: str, matched: bool) -> None:
     answer = match(value, requirement)
     assert bool(answer) is matched, answer.reason
     assert answer.reason
@@ -89,7 +115,7 @@ def test_grammar(value: object, requirement: str, matched: bool) -> None:
     ],
 )
 def test_reason_says_what_was_seen(value: object, requirement: str, reason: str) -> None:
-    assert match(value, requirement).reason == reason
+    assert read(requirement).match(value).reason == reason
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
@@ -100,9 +126,12 @@ requirements = st.text() | st.builds(" ".join, st.lists(st.sampled_from(OPERATOR
 
 @given(values, requirements)
 def test_nothing_raises(value: object, requirement: str) -> None:
-    answer = match(value, requirement)
-    assert len(answer.reason) < 300
-    assert value is not None or not answer
+    for wanted in (read(requirement), read(requirement, exact=True)):
+        answer = wanted.match(value)
+        assert len(answer.reason) < 300
+        assert value is not None or not answer
+        assert wanted.holds(value) is answer.matched
+        assert len(wanted.wanted()) < 300
     advice(requirement)
 
 
@@ -115,6 +144,7 @@ def test_monstrous_values_do_not_raise(number: int, word: str) -> None:
     value = MONSTERS[number]
     for operand in ("1", "9" * 5000, "nan", "\ud800"):
         assert match(value, f"{word} {operand}").reason
+        assert read(f"{word} {operand}").match(value).reason
     assert match(value, "1").reason
 
 
@@ -127,9 +157,9 @@ def test_text_without_operator_is_equality(text: str) -> None:
 
 @given(st.integers(), st.integers())
 def test_numbers_compare_exactly(value: int, wanted: int) -> None:
-    assert bool(match(value, f"== {wanted}")) is (value == wanted)
-    assert bool(match(str(value), f"= {wanted}")) is (value >= wanted)
-    assert bool(match(value, f"<= {wanted}")) is (value <= wanted)
+    assert read(f"== {wanted}").holds(value) is (value == wanted)
+    assert read(f"= {wanted}").holds(str(value)) is (value >= wanted)
+    assert read(f"<= {wanted}").holds(value) is (value <= wanted)
 
 
 @pytest.mark.parametrize(
