@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libmh.errors import InvalidArguments
+from mh_conductor.regime import Regime
 from mh_conductor.rules import load, parse
 
 GOOD = """
@@ -40,6 +41,49 @@ def test_a_rule_says_what_it_was_given() -> None:
         "literal": "{x}",
         "availability_zone": "az-a",
     }
+
+
+def test_a_rule_may_only_give_traits() -> None:
+    rule = parse('[[rule]]\nname = "fast"\ngives = ["CUSTOM_MH_FAST"]\n').rules[0]
+    assert (rule.aggregate.text, rule.gives, rule.grace) == ("", ("CUSTOM_MH_FAST",), None)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [('"90s"', 90.0), ('"15min"', 900.0), ('"2 h"', 7200.0), ('"1.5d"', 129600.0), ("0", 0.0), ("2.5", 2.5)],
+)
+def test_a_time_is_a_number_of_seconds_or_has_a_unit(written: str, seconds: float) -> None:
+    rules = parse(f'[settings]\ngrace = 7\n[[rule]]\nname = "a"\naggregate = "a"\ngrace = {written}\n')
+    assert rules.grace(rules.rules[0]) == seconds
+    assert parse(f"[settings]\nsettle = {written}").regime.settle == seconds
+
+
+def test_the_settings_are_those_of_the_file() -> None:
+    text = """
+    [settings]
+    silent_after = "3min"
+    grace = "2h"
+    settle = 60
+    flaps = 2
+    large_change = 0.5
+    large_hosts = 4
+    [[rule]]
+    name = "a"
+    aggregate = "a"
+    """
+    rules = parse(text)
+    assert rules.regime == Regime(180.0, 7200.0, 60.0, 2, 0.5, 4)
+    assert rules.grace(rules.rules[0]) == 7200.0
+    assert (rules.text, parse("").regime) == (text, Regime())
+
+
+@pytest.mark.parametrize(
+    ("affected", "hosts", "large"), [(3, 3, False), (10, 50, False), (11, 50, True), (9, 12, False)]
+)
+def test_a_large_change_is_more_than_a_share_of_more_than_a_few(
+    affected: int, hosts: int, large: bool
+) -> None:
+    assert Regime().large(affected, hosts) is large
 
 
 def test_the_shipped_rules_are_sound() -> None:
@@ -100,6 +144,26 @@ HEAD = '[[rule]]\nname = "a"\n'
             HEAD + 'aggregate = "a"\n[[rule]]\nname = "b"\naggregate = "a"',
             "f.toml:6: aggregate 'a' is taken",
         ),
+        (
+            HEAD + 'aggregate = "a"\ngives = ["HW_X"]',
+            "f.toml:4: gives: expected names like 'CUSTOM_MH_FAST'",
+        ),
+        (HEAD + 'aggregate = "a"\ngives = 4', "f.toml:4: gives: expected names like"),
+        (HEAD + 'gives = ["CUSTOM_MH_A"]\nzone = "z"', "f.toml:4: zone: there is no aggregate to have it"),
+        (HEAD + 'gives = ["CUSTOM_MH_A"]\nmetadata.a = "b"', "f.toml:4: metadata: there is no aggregate"),
+        (HEAD + 'aggregate = "a"\ngrace = "soon"', "f.toml:4: grace: expected seconds, or a text like"),
+        (HEAD + 'aggregate = "a"\ngrace = -1', "f.toml:4: grace: expected seconds"),
+        (HEAD + 'aggregate = "a"\ngrace = true', "f.toml:4: grace: expected seconds"),
+        (HEAD + 'aggregate = "a"\ngrace = "367d"', "f.toml:4: grace: expected seconds"),
+        ("settings = 4", "f.toml:1: settings: expected a table, got 4"),
+        ("[settings]\ngrce = 1", "f.toml:2: unknown setting 'grce': expected silent_after, grace, settle"),
+        ("\n[settings]\n\nflaps = 0", "f.toml:4: settings.flaps: expected a number, 1 to 100, got 0"),
+        ("[settings]\nlarge_change = 20", "f.toml:2: settings.large_change: expected a share, 0 to 1"),
+        ("[settings]\nlarge_hosts = true", "f.toml:2: settings.large_hosts: expected a number of hosts"),
+        (
+            HEAD + 'aggregate = "a"\ngrace = 3\n[settings]\ngrace = "3 weeks"',
+            "f.toml:6: settings.grace: expected seconds, or a text like '90s', '15min', '2h', '1d'",
+        ),
     ],
 )
 def test_a_fault_is_named_with_its_line(text: str, says: str) -> None:
@@ -108,7 +172,7 @@ def test_a_fault_is_named_with_its_line(text: str, says: str) -> None:
 
 def test_all_faults_are_told_at_once() -> None:
     text = HEAD + 'bad = 1\naggregate = "a"\nzone = 3\n' + '[[rule]]\nname = "b"\nworse = 2\n'
-    known = "name, description, aggregate, requirements, traits, metadata, zone"
+    known = "name, description, aggregate, requirements, traits, metadata, zone, gives, grace"
     assert fault(text).split("; ") == [
         f"f.toml:3: unknown key 'bad': expected {known}",
         "f.toml:5: zone: expected a string, got 3",
@@ -162,7 +226,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     assert len(load(str(file)).rules) == 1
 
 
-keys = st.sampled_from(["name", "aggregate", "requirements", "traits", "metadata", "zone", "x"])
+keys = st.sampled_from(
+    ["name", "aggregate", "requirements", "traits", "metadata", "zone", "gives", "grace", "x"]
+)
 values = st.recursive(
     st.sampled_from(['"a"', '"{arch}"', '"{"', "3", "true", "1979-05-27", '""']),
     lambda inner: (

@@ -20,15 +20,18 @@ from sqlalchemy import Connection
 from libmh.api.aggregates import Accepted, CapabilityReport, HostState
 from libmh.errors import Conflict, InvalidArguments, Unavailable
 from libmh.spec import Plain
-from mh_conductor import hosts, registry
+from mh_conductor import hosts, registry, rulebook
+from mh_conductor.compiled import Compiled
 from mh_conductor.hosts import Arrival, Standing
 from mh_conductor.identity import Senders
-from mh_conductor.judge import Subject, judge, subject_of
-from mh_conductor.plan import Plan, orphans, plan
+from mh_conductor.judge import Subject, subject_of
+from mh_conductor.plan import Plan, orphans
 from mh_conductor.records import canonical, compact, plain_report, report_of
 from mh_conductor.registration import awaited, stamp_places, succeed
 from mh_conductor.registry import Done
+from mh_conductor.replan import replan
 from mh_conductor.report_check import check, check_size
+from mh_conductor.rulebook import Rulebook
 from mh_conductor.rules import RuleSet
 from mh_conductor.store import Store
 
@@ -108,6 +111,7 @@ class Intake:
     ) -> None:
         self._store = store
         self._rules = rules
+        self._book = Rulebook(rules)
         self._clock = clock
         self._senders = senders
 
@@ -166,8 +170,10 @@ class Intake:
         taken_over = was is not None and was.uuid != arrival.uuid
         if was is not None and taken_over:
             succeed(connection, was.uuid, arrival.uuid)
-        done = self._apply(connection, subject_of(report), now)
+        known = was is not None and was.reported
+        compiled, done = self._apply(connection, subject_of(report), now, known=known)
         stamp = registry.advance(connection, 1 + len(done), hosts=(arrival.uuid,), done=done)
+        rulebook.confirm(connection, compiled.rules)
         if taken_over:
             stamp_places(connection, arrival.uuid, stamp)
         names = registry.names_of(connection, arrival.uuid)
@@ -175,7 +181,7 @@ class Intake:
             arrival.uuid,
             arrival.hostname,
             Accepted(generation, changed=True, aggregates=names),
-            tuple(done),
+            done,
             back=was is not None and was.state in (HostState.SILENT, HostState.GONE),
         )
 
@@ -184,29 +190,21 @@ class Intake:
         names = registry.names_of(connection, arrival.uuid)
         return Outcome(arrival.uuid, was.hostname, Accepted(was.generation, changed=False, aggregates=names))
 
-    def _apply(self, connection: Connection, subject: Subject, now: int) -> list[Done]:
-        verdicts = judge(subject, self._rules)
-        seen = registry.view_of(connection, subject.uuid, verdicts)
-        made = plan(subject, verdicts, self._rules, seen.current)
-        _tell(subject, made)
-        done = registry.carry_out(connection, subject.uuid, made, seen, now)
-        refused = [
-            {"aggregate": each.aggregate, "change": "refused", "rule": each.rule}
-            | {"host": subject.hostname, "why": each.reason}
-            for each in made.refusals
-        ]
-        registry.record(connection, refused, now)
-        return done
+    def _apply(
+        self, connection: Connection, subject: Subject, now: int, *, known: bool = True
+    ) -> tuple[Compiled, tuple[Done, ...]]:
+        compiled = self._book.current(connection)
+        return compiled, replan(connection, subject, compiled, now, known=known).done
 
     def _replan(self, connection: Connection, uuid: str) -> Outcome:
         was = hosts.resolve(connection, uuid)
         subject = subject_of(report_of(hosts.report_text(connection, uuid)))
-        done = self._apply(connection, subject, self._clock())
+        _, done = self._apply(connection, subject, self._clock(), known=False)
         if done:
             registry.advance(connection, len(done), done=done)
         names = registry.names_of(connection, uuid)
         return Outcome(
-            uuid, was.hostname, Accepted(was.generation, changed=bool(done), aggregates=names), tuple(done)
+            uuid, was.hostname, Accepted(was.generation, changed=bool(done), aggregates=names), done
         )
 
     def _finish(self, connection: Connection) -> Outcome:
@@ -230,14 +228,4 @@ def _tell_replay(was: Standing, arrival: Arrival) -> None:
             "'%s' (%s) reports from a boot that was over when '%s' did: it comes late, or there are two "
             "hosts with one UUID",
             *(arrival.hostname, arrival.uuid, was.hostname),
-        )
-
-
-def _tell(subject: Subject, made: Plan) -> None:
-    for change in made.changes:
-        log.info("%s %s: %s", change.kind, change.aggregate, change.why)
-    for refusal in made.refusals:
-        log.warning(
-            "rule '%s' refused for %s in '%s': %s",
-            *(refusal.rule, subject.hostname, refusal.aggregate, refusal.reason),
         )

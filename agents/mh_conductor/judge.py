@@ -7,11 +7,10 @@ from enum import StrEnum
 
 from libmh.api.aggregates import CapabilityReport, Evidence
 from libmh.api.host import Fact, FactStatus
+from mh_conductor.compiled import Answers, Compiled, members
 from mh_conductor.rules import Rule, RuleSet
 from mh_conductor.template import as_text
 
-UNSURE = (FactStatus.TIMEOUT, FactStatus.FAILED, FactStatus.DENIED)
-"""The host did not come to know it: that says nothing about the machine."""
 NANOSECONDS = 10**9
 
 
@@ -45,16 +44,19 @@ def subject_of(report: CapabilityReport) -> Subject:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A rule's answer about a host. `binding` holds the facts in the aggregate's name; `aggregate` is empty
-    where one of them is not known. The evidence is made when asked for: most are never looked at."""
+    where one of them is not known, and for a rule without one. The evidence is made when asked for: most are
+    never looked at. `instead`: why the answer is not what the facts say."""
 
     rule: Rule
     answer: Answer
     aggregate: str
     binding: Mapping[str, str]
     subject: Subject
+    instead: Evidence | None = None
 
     def evidence(self) -> tuple[Evidence, ...]:
-        return tuple(evidence(self.rule, self.subject, self.binding))
+        shown = tuple(evidence(self.rule, self.subject, self.binding))
+        return (self.instead, *shown) if self.instead else shown
 
     def metadata(self) -> Mapping[str, str]:
         """What the rule wants the aggregate's metadata to say, the zone with it."""
@@ -63,50 +65,26 @@ class Verdict:
 
 def judge(subject: Subject, rules: RuleSet) -> tuple[Verdict, ...]:
     """One verdict per rule, in the order of the rules."""
-    return tuple(_verdict(subject, rule) for rule in rules.rules)
+    compiled = Compiled(rules)
+    return verdicts(subject, compiled, compiled.answers(subject.facts, subject.traits), compiled.all)
 
 
-def _verdict(subject: Subject, rule: Rule) -> Verdict:
-    binding = {name: text for name in rule.aggregate.names if (text := subject.text(name)) is not None}
-    bound = len(binding) == len(rule.aggregate.names)
-    aggregate = rule.aggregate.render(binding) if bound else ""
-    return Verdict(rule, _answer(subject, rule), aggregate, binding, subject)
+def verdicts(subject: Subject, compiled: Compiled, answers: Answers, which: int) -> tuple[Verdict, ...]:
+    """Those of the rules `which`, in their order."""
+    return tuple(_verdict(subject, compiled.rules.rules[at], _answer(answers, at)) for at in members(which))
 
 
-def _answer(subject: Subject, rule: Rule) -> Answer:
-    unsure = False
-    for lacking in _lacking(subject, rule):
-        if lacking is Answer.NO:
-            return lacking
-        unsure = True
-    return Answer.UNSURE if unsure else Answer.YES
+def _verdict(subject: Subject, rule: Rule, answer: Answer) -> Verdict:
+    names = rule.aggregate.names
+    binding = {name: text for name in names if (text := subject.text(name)) is not None}
+    aggregate = rule.aggregate.render(binding) if len(binding) == len(names) else ""
+    return Verdict(rule, answer, aggregate, binding, subject)
 
 
-def _lacking(subject: Subject, rule: Rule) -> Iterator[Answer]:
-    """An answer for everything that does not hold."""
-    for name in rule.aggregate.names:
-        if subject.text(name) is None:
-            yield _without(subject.facts.get(name))
-    for condition in rule.conditions:
-        fact = subject.facts.get(condition.fact)
-        if not condition.requirement.match(fact.value if fact else None):
-            yield _without(fact)
-    for trait in rule.traits:
-        if (trait.removeprefix("!") in subject.traits) is trait.startswith("!"):
-            yield _traits_lacking(subject)
-
-
-def _without(fact: Fact | None) -> Answer:
-    return Answer.UNSURE if fact and fact.value is None and fact.status in UNSURE else Answer.NO
-
-
-def _traits_lacking(subject: Subject) -> Answer:
-    # traits are made from facts: where one of those could not be read, its traits are absent too
-    return (
-        Answer.UNSURE
-        if any(_without(fact) is Answer.UNSURE for fact in subject.facts.values())
-        else Answer.NO
-    )
+def _answer(answers: Answers, at: int) -> Answer:
+    if answers.yes >> at & 1:
+        return Answer.YES
+    return Answer.UNSURE if answers.unsure >> at & 1 else Answer.NO
 
 
 def evidence(rule: Rule, subject: Subject, binding: Mapping[str, str]) -> Iterator[Evidence]:

@@ -100,7 +100,7 @@ class Plan:
 
 def named(verdicts: tuple[Verdict, ...]) -> set[str]:
     """The aggregates that a plan has to know of, beside the host's own."""
-    return {verdict.aggregate for verdict in verdicts if verdict.answer is Answer.YES}
+    return {each.aggregate for each in verdicts if each.answer is Answer.YES and each.rule.aggregate.text}
 
 
 def plan(subject: Subject, verdicts: tuple[Verdict, ...], rules: RuleSet, current: Current) -> Plan:
@@ -165,7 +165,7 @@ class _Planner:
     def _choose(self) -> None:
         """Of the rules that hold, keep those that may: a faulty name, or two rules for one, is refused."""
         for verdict in self._verdicts:
-            if verdict.answer is not Answer.YES:
+            if verdict.answer is not Answer.YES or not verdict.rule.aggregate.text:
                 continue
             name = verdict.aggregate
             if name in self._wanted:

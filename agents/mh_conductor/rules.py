@@ -1,5 +1,8 @@
 """Rules: which hosts belong to which aggregate, and what its metadata says. Read from TOML::
 
+    [settings]                            # see mh_conductor.regime
+    grace = "1h"
+
     [[rule]]
     name = "avx512"                       # unique; what the rule makes carries it as its owner
     aggregate = "cpu-avx512"              # may contain facts: "os-{os_id}" makes an aggregate of each
@@ -7,8 +10,11 @@
     requirements = { cpu_count = [">= 8", "<= 64"], arch = "x86_64" }   # see libmh.match
     metadata = { cpu_avx512 = "true" }    # may contain the facts that the aggregate's name contains
     zone = "az1"                          # likewise
+    gives = ["CUSTOM_MH_AVX512"]          # traits of the hosts that fulfil it
+    grace = "10min"                       # how long a silent host keeps its place; else that of [settings]
 
-A rule without requirements and traits holds for every host that knows the facts in the aggregate's name.
+A rule without requirements and traits holds for every host that knows the facts in the aggregate's name. One
+that only gives traits needs no aggregate.
 """
 
 import hashlib
@@ -26,7 +32,8 @@ from libmh.errors import InvalidArguments
 from libmh.match import Requirement, advice, read
 from libmh.traits import KNOWN as KNOWN_TRAITS
 from mh_conductor.limits import ZONE_KEY, key_fault, name_fault, value_fault
-from mh_conductor.positions import Positions, positions
+from mh_conductor.positions import SETTINGS, TOP, Positions, positions
+from mh_conductor.regime import DEFAULT_REGIME, DURATION_EXPECTED, Regime, read_regime, seconds
 from mh_conductor.template import BadTemplate, Template, read_template
 
 DEFAULT = "default"
@@ -34,7 +41,13 @@ MAX_FILE = 1 << 20
 MAX_RULES = 1000
 MAX_FAULTS = 20
 TRAIT = re.compile(r"!?[A-Z][A-Z0-9_]{0,254}")
-KEYS = ("name", "description", "aggregate", "requirements", "traits", "metadata", "zone")
+GIVEN = re.compile(r"CUSTOM_MH_[A-Z0-9_]{1,245}")
+KEYS = (
+    *("name", "description", "aggregate", "requirements", "traits", "metadata", "zone"),
+    *("gives", "grace"),
+)
+TABLES = ("rule", "settings")
+NO_AGGREGATE = Template("", ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +60,16 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
+    """`aggregate` is of no text where the rule only gives traits; `grace`: seconds."""
+
     name: str
     aggregate: Template
     conditions: tuple[Condition, ...] = ()
     traits: tuple[str, ...] = ()
     metadata: Mapping[str, Template] = field(default_factory=dict)
     zone: Template | None = None
+    gives: tuple[str, ...] = ()
+    grace: float | None = None
 
     @property
     def templates(self) -> Mapping[str, Template]:
@@ -62,14 +79,21 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """`digest` names this set; `warnings` are about what means something else than it seems to."""
+    """`digest` names this set, made of `text`; `warnings` are about what means something else than it seems
+    to."""
 
     rules: tuple[Rule, ...]
     digest: str = ""
     warnings: tuple[str, ...] = ()
+    text: str = ""
+    regime: Regime = DEFAULT_REGIME
 
     def by_name(self) -> Mapping[str, Rule]:
         return {rule.name: rule for rule in self.rules}
+
+    def grace(self, rule: Rule) -> float:
+        """Seconds for which a silent host keeps the places that a rule gave it."""
+        return self.regime.grace if rule.grace is None else rule.grace
 
 
 def load(place: str) -> RuleSet:
@@ -101,7 +125,8 @@ def parse(text: str, place: str = "rules") -> RuleSet:
         left = len(reader.faults) - MAX_FAULTS
         more = [f"and {left} more"] if left > 0 else []
         raise InvalidArguments("; ".join([*reader.faults[:MAX_FAULTS], *more]))
-    return RuleSet(rules, hashlib.sha256(text.encode()).hexdigest(), tuple(reader.warnings))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return RuleSet(rules, digest, tuple(reader.warnings), text, reader.regime)
 
 
 class Reader:
@@ -112,11 +137,13 @@ class Reader:
         self.warnings: list[str] = []
         self._place = place
         self._where = where
-        self._at = -1
+        self._at = TOP
+        self.regime = DEFAULT_REGIME
 
     def read(self, content: Mapping[str, Any]) -> Iterator[Rule]:
-        for key in sorted(content.keys() - {"rule"}):
-            self._fault(f"unknown key '{key}': expected only [[rule]] tables", key)
+        for key in sorted(content.keys() - set(TABLES)):
+            self._fault(f"unknown key '{key}': expected only [[rule]] tables and [settings]", key)
+        self._settings(content)
         tables = content.get("rule", [])
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
             self._fault("expected [[rule]] tables, in double brackets", "rule")
@@ -131,6 +158,12 @@ class Reader:
             if rule is not None:
                 yield rule
 
+    def _settings(self, content: Mapping[str, Any]) -> None:
+        table = self._table(content, "settings")
+        self._at = SETTINGS
+        self.regime = read_regime(table, self._fault)
+        self._at = TOP
+
     def _unique(self, table: Mapping[str, Any], seen: Mapping[str, set[str]]) -> None:
         for key, words in seen.items():
             word = table.get(key)
@@ -144,19 +177,49 @@ class Reader:
         for key in sorted(table.keys() - set(KEYS)):
             self._fault(f"unknown key '{key}': expected {', '.join(KEYS)}", key)
         self._text(table, "description")
-        name, text = self._text(table, "name", needed=True), self._text(table, "aggregate", needed=True)
+        name = self._text(table, "name", needed=True)
         if name and (fault := name_fault(name)):
             self._fault(f"name: {fault}", "name")
+        aggregate = self._aggregate(table)
+        rule = Rule(
+            name or "",
+            aggregate or NO_AGGREGATE,
+            tuple(self._conditions(table)),
+            tuple(self._traits(table)),
+            dict(self._metadata(table, aggregate)),
+            self._zone(table, aggregate),
+            tuple(self._gives(table)),
+            self._grace(table),
+        )
+        return rule if len(self.faults) == before else None
+
+    def _aggregate(self, table: Mapping[str, Any]) -> Template | None:
+        if "aggregate" not in table and table.get("gives"):
+            for key in ("metadata", "zone"):
+                if key in table:
+                    self._fault(f"{key}: there is no aggregate to have it", key)
+            return NO_AGGREGATE
+        text = self._text(table, "aggregate", needed=True)
         aggregate = self._template("aggregate", text or "-")
         if aggregate and not aggregate.names and (fault := name_fault(aggregate.render({}))):
             self._fault(f"aggregate: {fault}", "aggregate")
-        conditions = tuple(self._conditions(table))
-        traits = tuple(self._traits(table))
-        metadata = dict(self._metadata(table, aggregate))
-        zone = self._zone(table, aggregate)
-        if len(self.faults) > before or not name or not aggregate:
+        return aggregate
+
+    def _gives(self, table: Mapping[str, Any]) -> Iterator[str]:
+        given = table.get("gives", [])
+        for trait in given if isinstance(given, list) else [given]:
+            if isinstance(trait, str) and GIVEN.fullmatch(trait):
+                yield trait
+            else:
+                self._fault(f"gives: expected names like 'CUSTOM_MH_FAST', got {trait!r}", "gives")
+
+    def _grace(self, table: Mapping[str, Any]) -> float | None:
+        if "grace" not in table:
             return None
-        return Rule(name, aggregate, conditions, traits, metadata, zone)
+        grace = seconds(table["grace"])
+        if grace is None:
+            self._fault(f"grace: expected {DURATION_EXPECTED}, got {table['grace']!r}", "grace")
+        return grace
 
     def _conditions(self, table: Mapping[str, Any]) -> Iterator[Condition]:
         for fact, wanted in self._table(table, "requirements").items():

@@ -57,6 +57,8 @@ HOSTS = Table(
     Column("summary", Text, nullable=False, server_default="{}"),
     # the generation of the whole at the row's last change: what a reader lacks are the rows above its own
     Column("stamp", BigInteger, nullable=False, server_default="0", index=True),
+    # traits that rules give it: a JSON list, sorted
+    Column("given", Text, nullable=False, server_default="[]"),
     # of the last report, JSON; a report that tells only these anew has no stamp, a later `last_seen` tells it
     Column("metrics", Text, nullable=False, server_default="{}"),
     Index("ix_hosts_last_seen", "last_seen"),

@@ -10,7 +10,7 @@ depends_on = None
 
 COUNTED = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 ADDED = {
-    "hosts": ("state", "state_since", "identity", "summary", "stamp", "metrics"),
+    "hosts": ("state", "state_since", "identity", "summary", "stamp", "metrics", "given"),
     "aggregates": ("stamp",),
     "fleet": ("protocol",),
     "history": ("who",),
@@ -33,6 +33,7 @@ def _columns() -> None:
         ("state_since", sa.BigInteger, "0"),
         ("summary", sa.Text, "{}"),
         ("metrics", sa.Text, "{}"),
+        ("given", sa.Text, "[]"),
         (*stamp, "0"),
     ):
         op.add_column("hosts", sa.Column(name, kind, nullable=False, server_default=default))

@@ -1,0 +1,162 @@
+"""Rules made ready for judging many hosts: a set of rules is an integer, bit n for the n-th rule. Pure.
+
+What a fact's value does to every rule that looks at it is found out once for each value that is seen: after
+that a host is judged by one look-up for each fact, however many rules there are.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from libmh.api.host import Fact, FactStatus
+from libmh.spec import Plain
+from mh_conductor.records import compact
+from mh_conductor.rules import Rule, RuleSet
+from mh_conductor.template import as_text
+
+MAX_VALUES = 4096  # of one fact, that are remembered
+UNSURE = (FactStatus.TIMEOUT, FactStatus.FAILED, FactStatus.DENIED)
+"""The host did not come to know it: that says nothing about the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Of all rules about one host: each rule is in one of the three."""
+
+    yes: int
+    unsure: int
+    no: int
+
+
+def is_unsure(value: Plain, status: str) -> bool:
+    """Whether a fact without a value has one that could not be read."""
+    return value is None and status in UNSURE
+
+
+def members(mask: int) -> Iterator[int]:
+    """The bits that are set, the lowest first."""
+    while mask:
+        lowest = mask & -mask
+        yield lowest.bit_length() - 1
+        mask ^= lowest
+
+
+class _FactRules:
+    """The rules that look at one fact."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.named = 0
+        """Those that have it in a name."""
+        self._conditions: list[tuple[int, Callable[[object], object]]] = []
+        self._lacking: dict[object, int] = {}
+
+    def add(self, bit: int, match: Callable[[object], object]) -> None:
+        self._conditions.append((bit, match))
+
+    def lacking(self, value: Plain) -> int:
+        """The rules that do not hold for a value."""
+        key = _key(value)
+        known = self._lacking.get(key)
+        if known is None:
+            known = self._look(value)
+            if len(self._lacking) >= MAX_VALUES:
+                self._lacking.clear()
+            self._lacking[key] = known
+        return known
+
+    def _look(self, value: Plain) -> int:
+        mask = self.named if as_text(value) is None else 0
+        for bit, match in self._conditions:
+            if not mask & bit and not match(value):
+                mask |= bit
+        return mask
+
+
+def _key(value: Plain) -> object:
+    """What differs when values do: to Python 1, 1.0 and True are one."""
+    if isinstance(value, list):
+        if all(type(each) is str for each in value):
+            return tuple(value)
+        return (list, compact(value))
+    if isinstance(value, dict):
+        return (dict, compact(value))
+    return value if value.__class__ is str else (value.__class__, value)
+
+
+class _TraitRules:
+    """The rules that look at traits."""
+
+    def __init__(self) -> None:
+        self._required: dict[str, int] = {}
+        self._forbidden: dict[str, int] = {}
+        self._relevant: frozenset[str] = frozenset()
+        self._lacking: dict[frozenset[str], int] = {}
+
+    def add(self, bit: int, trait: str) -> None:
+        kind = self._forbidden if trait.startswith("!") else self._required
+        name = trait.removeprefix("!")
+        kind[name] = kind.get(name, 0) | bit
+        self._relevant |= {name}
+
+    def lacking(self, traits: frozenset[str]) -> int:
+        seen = self._relevant & traits
+        known = self._lacking.get(seen)
+        if known is None:
+            known = 0
+            for name in self._relevant:
+                known |= (self._forbidden if name in seen else self._required).get(name, 0)
+            if len(self._lacking) >= MAX_VALUES:
+                self._lacking.clear()
+            self._lacking[seen] = known
+        return known
+
+
+class Compiled:
+    """Rules, and who looks at what."""
+
+    def __init__(self, rules: RuleSet) -> None:
+        self.rules = rules
+        self.index: Mapping[str, int] = {rule.name: at for at, rule in enumerate(rules.rules)}
+        self.all = (1 << len(rules.rules)) - 1
+        self._facts: dict[str, _FactRules] = {}
+        self._traits = _TraitRules()
+        for at, rule in enumerate(rules.rules):
+            self._add(1 << at, rule)
+        self.templated = tuple(rule.aggregate.names for rule in rules.rules)
+        self.named = tuple(sorted({name for names in self.templated for name in names}))
+        """The facts that are in names of aggregates."""
+
+    def _add(self, bit: int, rule: Rule) -> None:
+        for name in rule.aggregate.names:
+            self._fact(name).named |= bit
+        for condition in rule.conditions:
+            self._fact(condition.fact).add(bit, condition.requirement.match)
+        for trait in rule.traits:
+            self._traits.add(bit, trait)
+
+    def _fact(self, name: str) -> _FactRules:
+        return self._facts.setdefault(name, _FactRules(name))
+
+    def facts(self) -> frozenset[str]:
+        """Those that any rule looks at."""
+        return frozenset(self._facts)
+
+    def answers(self, facts: Mapping[str, Fact], traits: frozenset[str]) -> Answers:
+        """Of a host that tells these."""
+        no = unsure = 0
+        for name, looking in self._facts.items():
+            fact = facts.get(name)
+            value = fact.value if fact else None
+            lacking = looking.lacking(value)
+            if fact is not None and is_unsure(value, fact.status):
+                unsure |= lacking
+            else:
+                no |= lacking
+        lacking = self._traits.lacking(traits)
+        # traits are made from facts: where one of those could not be read, its traits are absent too
+        if lacking and any(is_unsure(fact.value, fact.status) for fact in facts.values()):
+            unsure |= lacking
+        else:
+            no |= lacking
+        unsure &= ~no
+        return Answers(self.all & ~(no | unsure), unsure, no)
