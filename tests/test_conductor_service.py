@@ -21,7 +21,8 @@ from libmh.testing import conforming, loopback, unanswered
 from libmh.wire import dump
 from mh_conductor.intake import Intake
 from mh_conductor.records import REPORT
-from mh_conductor.service import FleetAggregates, ReportIntake, announce
+from mh_conductor.reporting import ReportIntake, announce
+from mh_conductor.service import FleetAggregates
 from mh_conductor.store import Store
 from mh_conductor.tables import AGGREGATES, MEMBERS, VALUES
 

@@ -8,8 +8,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, select, tuple_, update
 
 from libmh.api.aggregates import FleetHost, HostState
-from libmh.errors import Conflict, InvalidArguments, NotFound
+from libmh.errors import InvalidArguments, NotFound
 from mh_conductor.limits import DEFAULT_ZONE, ZONE_KEY
+from mh_conductor.store import LostRace
 from mh_conductor.tables import AGGREGATES, BOOTS, HOSTS, MEMBERS, VALUES
 
 MAX_BOOTS = 16
@@ -90,14 +91,14 @@ def is_over(connection: Connection, uuid: str, boot_id: str) -> bool:
 
 
 def touch(connection: Connection, was: Standing, arrival: Arrival, now: int) -> None:
-    """Keep a report that tells nothing new. Raises `Conflict`."""
+    """Keep a report that tells nothing new. Raises `LostRace`."""
     values = {"new_sequence": arrival.sequence, "now": now, "text": arrival.text, **expected(was)}
     values["measured"] = arrival.metrics
     require_one(connection.execute(_TOUCH, values).rowcount, was)
 
 
 def put(connection: Connection, was: Standing | None, arrival: Arrival, now: int) -> int:
-    """Keep a report that tells something new; answers the host's generation. Raises `Conflict`."""
+    """Keep a report that tells something new; answers the host's generation. Raises `LostRace`."""
     values: dict[str, str | int | None] = {
         "hostname": arrival.hostname,
         "boot_id": arrival.boot_id,
@@ -133,7 +134,7 @@ def expected(was: Standing) -> dict[str, str | int]:
 
 def require_one(rows: int, was: Standing) -> None:
     if rows != 1:
-        raise Conflict(f"host '{was.uuid}' is no longer of generation {was.generation}")
+        raise LostRace(f"host '{was.uuid}' is no longer of generation {was.generation}")
 
 
 def _retire(connection: Connection, was: Standing, now: int) -> None:

@@ -2,11 +2,14 @@
 
 import argparse
 import asyncio
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from libmh.api.agent import Agent
 from libmh.api.aggregates import Aggregates, Reports
+from libmh.api.conductor import Conductor
 from libmh.context import Context, Settings
 from libmh.dispatch import Everybody
 from libmh.errors import InvalidArguments
@@ -14,10 +17,14 @@ from libmh.providers import Providers
 from libmh.serve import Command, Process, server_for, with_agent
 from libmh.serve import main as run
 from libmh.spec import interface_of
+from mh_conductor.conductor_service import FleetConductor
+from mh_conductor.identity import senders
 from mh_conductor.intake import Intake
+from mh_conductor.reporting import ReportIntake, announce
 from mh_conductor.rules import DEFAULT, load
-from mh_conductor.service import FleetAggregates, ReportIntake, announce
+from mh_conductor.service import FleetAggregates
 from mh_conductor.store import open_store
+from mh_conductor.workers import Tally, beat, farewell, keep
 
 log = logging.getLogger("mh_conductor")
 REQUESTS, REPORTS = "mh.conductor", "mh.report"
@@ -46,20 +53,38 @@ async def body(process: Process) -> None:
     store = await asyncio.to_thread(
         open_store, process.options.store or f"sqlite:///{state / 'conductor.db'}"
     )
+    tally = Tally()
     try:
-        intake = Intake(store, rules)
+        await asyncio.to_thread(beat, store, tally)
+        intake = Intake(store, rules, senders=senders(process.config))
         context = Context(settings=Settings(process.state / "conductor.json"))
         providers = Providers()
-        providers.add(ReportIntake(intake, context.events))
+        providers.add(ReportIntake(intake, context.events, tally))
         providers.add(FleetAggregates(store, rules, context.events))
+        providers.add(FleetConductor(store, rules, context.events))
         agent = with_agent(process, context, providers, Everybody())
         for outcome in await asyncio.to_thread(intake.reconcile):
             announce(context.events, outcome)
-        aggregates, reports, own = (interface_of(each).name for each in (Aggregates, Reports, Agent))
-        addresses = {REQUESTS: (aggregates, own), REPORTS: (reports,)}
-        await serve(process, urls, agent.dispatcher, addresses, agent.connections)
+        requests = tuple(interface_of(each).name for each in (Aggregates, Conductor, Agent))
+        addresses = {REQUESTS: requests, REPORTS: (interface_of(Reports).name,)}
+        serving = serve(process, urls, agent.dispatcher, addresses, agent.connections)
+        await until_displaced(process, serving, keep(store, tally))
     finally:
+        await asyncio.to_thread(farewell, store, tally)
         store.close()
+
+
+async def until_displaced(
+    process: Process, serving: Coroutine[Any, Any, None], alive: Coroutine[Any, Any, None]
+) -> None:
+    """Serve until told to stop, or until this process may not work on its store any more: that is raised."""
+    living, served = asyncio.ensure_future(alive), asyncio.ensure_future(serving)
+    await asyncio.wait({living, served}, return_when=asyncio.FIRST_COMPLETED)
+    process.stop.set()
+    await served
+    living.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await living
 
 
 COMMAND = Command(
@@ -67,7 +92,7 @@ COMMAND = Command(
     "Makes host aggregates from the capability reports of hosts.",
     body,
     add_options,
-    frozenset({"authority", "roles", "signing", "amqp", "tls"}),
+    frozenset({"authority", "roles", "signing", "amqp", "tls", "reports"}),
 )
 
 

@@ -17,6 +17,7 @@ from mh_conductor.hosts import Standing
 from mh_conductor.plan import Change, Kind, Plan
 from mh_conductor.registry import Done
 from mh_conductor.report_check import check_host
+from mh_conductor.store import alone
 from mh_conductor.tables import AGGREGATES, HOSTS, MEMBERS
 
 NAMES = uuids.UUID("0d9a4f7e-2c0b-5e37-9d3c-6f1a60f2b8d1")
@@ -123,6 +124,7 @@ def _insert(connection: Connection, hostname: str, uuid: str, identity: str | No
 
 def forget(connection: Connection, host: str, now: int, who: str) -> tuple[Standing, list[Done]]:
     """Take a host out of the inventory and of every aggregate. Raises `NotFound`."""
+    alone(connection)
     was = hosts.resolve(connection, host)
     seen = registry.view(connection, was.uuid, (), {})
     why = f"{was.hostname} was forgotten by {who}"

@@ -1,4 +1,4 @@
-"""The providers of `Reports` and `Aggregates`: plain calls on the store, in any thread."""
+"""The provider of `Aggregates`: plain calls on the store, in any thread."""
 
 from collections.abc import Iterator
 
@@ -6,14 +6,12 @@ from sqlalchemy import Connection
 
 from libmh import selection
 from libmh.api.aggregates import (
-    Accepted,
     Aggregate,
     Aggregates,
     CapabilityReport,
     Evidence,
     FleetHost,
     HistoryEntry,
-    Reports,
     Zone,
 )
 from libmh.api.placement import Candidate, Flavor, Policy, Selection
@@ -22,7 +20,6 @@ from libmh.events import Hub
 from mh_conductor import catalogue, hosts, registry
 from mh_conductor.editing import Editing
 from mh_conductor.hosts import Standing
-from mh_conductor.intake import Intake, Outcome
 from mh_conductor.judge import Subject, Verdict, evidence, judge, subject_of
 from mh_conductor.limits import ZONE_KEY
 from mh_conductor.plan import plan
@@ -31,39 +28,6 @@ from mh_conductor.rules import Rule, RuleSet
 from mh_conductor.store import Store
 
 BY_HAND = "the host was added by hand"
-
-
-class ReportIntake(Reports):
-    """Takes reports in, and tells what came of them once it is in the store."""
-
-    def __init__(self, intake: Intake, events: Hub) -> None:
-        self._intake = intake
-        self._events = events
-
-    def report(self, report: CapabilityReport) -> Accepted:
-        outcome = self._intake.take(report)
-        if outcome.accepted.changed:
-            self._events.emit(
-                Aggregates.host_changed,
-                uuid=outcome.uuid,
-                hostname=outcome.hostname,
-                generation=outcome.accepted.generation,
-            )
-        announce(self._events, outcome)
-        return outcome.accepted
-
-
-def announce(events: Hub, outcome: Outcome) -> None:
-    """Raise the events of what was done to aggregates."""
-    for done in outcome.done:
-        events.emit(
-            Aggregates.aggregate_changed,
-            aggregate=done.change.aggregate,
-            change=done.change.kind.value,
-            host=done.change.host,
-            generation=done.generation,
-            why=done.change.why,
-        )
 
 
 class FleetAggregates(Aggregates):
@@ -88,7 +52,7 @@ class FleetAggregates(Aggregates):
 
     def hosts(self, after: str = "", limit: int = 0) -> list[FleetHost]:
         with self._store.read() as connection:
-            return hosts.listing(connection)
+            return hosts.listing(connection, after, limit)
 
     def create(self, name: str, zone: str = "") -> Aggregate:
         return self._editing.create(name, zone)

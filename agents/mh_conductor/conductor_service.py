@@ -1,0 +1,96 @@
+"""The provider of `Conductor`: how the fleet side is, and hosts ahead of their first report."""
+
+import time
+from collections.abc import Callable
+
+from sqlalchemy import Connection, func, select
+
+from libmh.api.aggregates import Aggregates, FleetHost
+from libmh.api.conductor import Conductor, Forecast, Held, RulesInForce, Status
+from libmh.caller import asking
+from libmh.errors import NotImplementedHere
+from libmh.events import Hub
+from mh_conductor import hosts, registration, registry, workers
+from mh_conductor.editing import again
+from mh_conductor.hosts import Standing
+from mh_conductor.registry import Done
+from mh_conductor.reporting import announce_done
+from mh_conductor.rules import RuleSet
+from mh_conductor.store import Store
+from mh_conductor.tables import AGGREGATES, HELD
+
+MAX_WHO = 255
+
+
+def untold() -> int | None:
+    """How many reports wait at a broker that does not tell."""
+    return None
+
+
+class FleetConductor(Conductor):
+    """Answers from the store; `queued` asks the broker how many reports wait, or knows that it does not
+    tell."""
+
+    def __init__(
+        self, store: Store, rules: RuleSet, events: Hub, queued: Callable[[], int | None] = untold
+    ) -> None:
+        self._store = store
+        self._rules = rules
+        self._events = events
+        self._queued = queued
+
+    def status(self) -> Status:
+        queued = self._queued()
+        with self._store.read() as connection:
+            alive = workers.alive(connection)
+            return Status(
+                generation=registry.generation(connection),
+                hosts=hosts.by_state(connection),
+                aggregates=connection.execute(select(func.count()).select_from(AGGREGATES)).scalar_one(),
+                rules=len(self._rules.rules),
+                digest=self._rules.digest,
+                workers=alive,
+                rate=sum(each.rate for each in alive),
+                held=connection.execute(select(func.count()).select_from(HELD)).scalar_one(),
+                queued=queued,
+                last_error=workers.last_error(connection),
+            )
+
+    def register(self, hostname: str, uuid: str = "", identity: str = "") -> FleetHost:
+        def attempt(connection: Connection) -> FleetHost:
+            who = asking().described[:MAX_WHO]
+            return registration.register(connection, hostname, uuid, identity or None, time.time_ns(), who)
+
+        made = again(self._store, attempt)
+        self._tell(made.uuid, made.hostname, made.generation)
+        return made
+
+    def forget(self, host: str) -> bool:
+        def attempt(connection: Connection) -> tuple[Standing, list[Done]]:
+            return registration.forget(connection, host, time.time_ns(), asking().described[:MAX_WHO])
+
+        was, done = again(self._store, attempt)
+        announce_done(self._events, done)
+        self._tell(was.uuid, was.hostname, was.generation + 1)
+        return True
+
+    def rules(self) -> RulesInForce:
+        raise NotImplementedHere("not yet")
+
+    def test_rules(self, text: str) -> Forecast:
+        raise NotImplementedHere("not yet")
+
+    def load_rules(self, text: str, approve: bool = False) -> Forecast:  # noqa: FBT001, FBT002 - as declared
+        raise NotImplementedHere("not yet")
+
+    def held(self) -> list[Held]:
+        raise NotImplementedHere("not yet")
+
+    def approve(self, id: str) -> bool:  # noqa: A002 - as declared
+        raise NotImplementedHere("not yet")
+
+    def refuse(self, id: str) -> bool:  # noqa: A002 - as declared
+        raise NotImplementedHere("not yet")
+
+    def _tell(self, uuid: str, hostname: str, generation: int) -> None:
+        self._events.emit(Aggregates.host_changed, uuid=uuid, hostname=hostname, generation=generation)
