@@ -45,12 +45,13 @@ def test_several_processes_may_make_the_store_at_once(tmp_path: Path) -> None:
     assert [process.returncode for process in starting] == [0] * 6, said
 
 
-def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+def test_a_store_that_another_program_made_is_refused(tmp_path: Path) -> None:
     made = fleet.new_store(tmp_path)
     with made.write() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        connection.execute(text("DROP TABLE fleet"))
     made.close()
-    with pytest.raises(BackendFailed, match="newer version"):
+    with pytest.raises(BackendFailed, match="another version"):
         fleet.new_store(tmp_path)
 
 

@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
 
 from libmh.errors import BackendFailed, Conflict, InvalidArguments, Problem, Unavailable
+from mh_conductor import protocol
 
 log = logging.getLogger("mh_conductor.store")
 BUSY_SECONDS = 10.0
@@ -172,7 +173,13 @@ def migrate(store: Store) -> None:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     with store.write() as connection:
         config.attributes["connection"] = connection
+        protocol.admit(connection)
         try:
             command.upgrade(config, "head")
-        except CommandError as error:
-            raise BackendFailed(f"the store was made by a newer version of this program: {error}") from error
+        except CommandError as error:  # a revision that this program does not have
+            if protocol.of(connection) is None:
+                raise BackendFailed(
+                    f"the store was made by another version of this program: {error}"
+                ) from error
+            log.info("a newer version of this program has added to the store, working beside it")
+        protocol.mark(connection)
