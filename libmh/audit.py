@@ -60,6 +60,27 @@ def refused_entry(transport: str, peer: str, why: str, times: int = 1) -> None:
     )
 
 
+def refused_use(transport: str, identity: str, use: str, peer: str, why: str, times: int = 1) -> None:
+    """Write down what a peer that did come in may not do, and why, for `use` as `send mh.host.1`; or that it
+    was refused something so many more times."""
+    said = {
+        "verb": "use",
+        "transport": transport,
+        "identity": carriable(identity)[:MAX_TEXT],
+        "peer": peer[:MAX_TEXT],
+        "use": carriable(use)[:MAX_TEXT],
+        "outcome": "amqp:unauthorized-access",
+        "why": carriable(why)[:MAX_TEXT],
+        "times": times,
+    }
+    often = "" if times == 1 else f", {times} more times, the last time"
+    log.warning(
+        "%s %r at %r may not %s%s: %s",
+        *(transport, said["identity"], said["peer"], said["use"], often, said["why"]),
+        extra={FIELDS: said},
+    )
+
+
 class Json(logging.Formatter):
     """Times are ISO 8601, UTC."""
 

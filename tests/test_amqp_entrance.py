@@ -265,16 +265,16 @@ def test_a_flood_is_a_few_lines_and_a_number(record: Record, monkeypatch: pytest
     async def test() -> None:
         told = Refusals()
         for number in range(1000):
-            told.tell(f"192.0.2.1:{number}", f"bad {number}")
+            told.entry(f"192.0.2.1:{number}", f"bad {number}")
         assert len(record.lines) == MOST_LINES
         for number in range(MOST_HOSTS + 300):
-            told.tell(f"[2001:db8::{number:x}]:1", "worse")
+            told.entry(f"[2001:db8::{number:x}]:1", "worse")
         assert len(record.lines) == MOST_LINES + MOST_HOSTS - 1
         await eventually(lambda: len(record.lines) == MOST_LINES + MOST_HOSTS + 1)
         of_one, others = record.lines[-2:]
         assert (of_one["peer"], of_one["why"], of_one["times"]) == ("192.0.2.1", "bad 999", 995)
         assert (others["peer"], others["times"]) == ("elsewhere", 301)
-        told.tell("192.0.2.1:1", "again")
+        told.entry("192.0.2.1:1", "again")
         assert (record.lines[-1]["peer"], record.lines[-1]["times"]) == ("192.0.2.1:1", 1)
         told.flush()
         assert told.count == 1000 + MOST_HOSTS + 300 + 1

@@ -32,8 +32,10 @@ from typing import Protocol
 
 from mh_amqp import outcome
 from mh_amqp import raw as messages
+from mh_amqp.access import Way
 from mh_amqp.addresses import MOST_PATTERN_WORDS, REPLY_PREFIX, Kind, has_wildcards, kind
 from mh_amqp.connection import Connection
+from mh_amqp.gate import Gate
 from mh_amqp.limits import MIB, Limits
 from mh_amqp.links import Delivery, Link, Receiver, Sender
 from mh_amqp.names import HOST_PREFIX, MANAGEMENT
@@ -83,10 +85,12 @@ class OwnNode(Protocol):
 
 
 class Broker:
-    """Serves the peers of one or more listeners; all state is in here. `node` answers at `$management`."""
+    """Serves the peers of one or more listeners; all state is in here. `node` answers at `$management`;
+    `gate` says who may use which address, None lets everybody."""
 
-    def __init__(self, limits: BrokerLimits) -> None:
+    def __init__(self, limits: BrokerLimits, gate: Gate | None = None) -> None:
         self.limits = limits
+        self.gate = gate
         self.counters = Counters()
         self.node: OwnNode | None = None
         self.queues: dict[str, Queue] = {}
@@ -125,6 +129,8 @@ class Broker:
     def attach(self, connection: Connection, link: Link) -> None:
         if self.node is not None and link.address == MANAGEMENT:
             self.node.attach(connection, link)
+        elif self.gate is not None and (why := self.gate.attach(connection, link)):
+            connection.refuse(link, outcome.UNAUTHORIZED, why)
         elif isinstance(link, Sender):
             self._attach_consumer(connection, link)
         else:
@@ -257,6 +263,8 @@ class Broker:
         node = kind(address)
         if not address or has_wildcards(address) or len(address) > self.limits.peer.address:
             self._refuse(delivery, outcome.INVALID_FIELD, f"'{address[:100]}' is no address to send to")
+        elif why := self._forbidden(connection, address, delivery.raw, relayed=True):
+            self._refuse(delivery, outcome.UNAUTHORIZED, why)
         elif node in (Kind.TOPIC, Kind.MULTICAST):
             self._copy(address, delivery, routing, raw)
         elif (queue := self._find(address)) is not None:
@@ -267,13 +275,29 @@ class Broker:
 
     def _publish(self, connection: Connection, address: str, delivery: Delivery) -> None:
         read = self._read(connection, delivery)
-        if read is not None:
+        if read is None:
+            return
+        if why := self._forbidden(connection, address, delivery.raw):
+            self._refuse(delivery, outcome.UNAUTHORIZED, why)
+        else:
             self._copy(address, delivery, *read)
 
     def _enqueue(self, connection: Connection, queue: Queue, delivery: Delivery) -> None:
         read = self._read(connection, delivery)
-        if read is not None:
+        if read is None:
+            return
+        if why := self._forbidden(connection, queue.name, delivery.raw):
+            self._refuse(delivery, outcome.UNAUTHORIZED, why)
+        else:
             self._keep(queue, delivery, *read)
+
+    def _forbidden(self, connection: Connection, address: str, raw: bytes, *, relayed: bool = False) -> str:
+        """Why a message may not go there; "" when it may. A link's address was looked at when it came."""
+        gate = self.gate
+        if gate is None:
+            return ""
+        refused = gate.use(connection, Way.SEND, address) if relayed else ""
+        return refused or gate.speak(connection, address, raw)
 
     def _read(self, connection: Connection, delivery: Delivery) -> tuple[messages.Routing, bytes] | None:
         """What routing needs, and the message with the user that it is from; None when it was refused:

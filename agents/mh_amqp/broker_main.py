@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import getpass
+import logging
 import resource
 import sys
 from collections.abc import Sequence
@@ -13,13 +14,16 @@ from libmh.errors import InvalidArguments
 from libmh.providers import Providers
 from libmh.serve import Command, Process, with_agent
 from libmh.serve import main as run
+from mh_amqp.access import TABLES, access_of
 from mh_amqp.authority import roles
 from mh_amqp.broker import Broker, BrokerLimits
 from mh_amqp.broker_node import BrokerState, Node
 from mh_amqp.engine import DEFAULT_DOOR, Door, Listener, listen
+from mh_amqp.gate import Gate
 from mh_amqp.security import door_of
 from mh_amqp.users import verifier
 
+log = logging.getLogger(__name__)
 DEFAULT_LISTEN = "127.0.0.1:5672"
 DEFAULT_CONNECTIONS = 10_000
 MOST_CONNECTIONS = 100_000
@@ -41,9 +45,11 @@ def address_of(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-async def serve(address: str, limits: BrokerLimits, door: Door = DEFAULT_DOOR) -> tuple[Broker, Listener]:
+async def serve(
+    address: str, limits: BrokerLimits, door: Door = DEFAULT_DOOR, gate: Gate | None = None
+) -> tuple[Broker, Listener]:
     """A broker that listens at `address`. Errors as for `engine.listen`."""
-    broker = Broker(limits)
+    broker = Broker(limits, gate)
     place = address_of(address)
     listener = await listen(*place, broker, container="mh-broker", door=door, limits=limits.peer)
     return broker, listener
@@ -79,12 +85,27 @@ def _user_line(name: str) -> str:
     return verifier(name, password.rstrip("\n")).line(name)
 
 
+def gate_of(process: Process, door: Door) -> Gate | None:
+    """Who may use which address; None, where nobody has to say who he is and nothing else is said, lets
+    everybody. Raises `InvalidArguments`."""
+    if door.anonymous and not TABLES & process.config.keys():
+        return None
+    if "access" not in process.config:
+        log.warning(
+            "there is no [access]: whoever logs in is a host and a console, and nobody a conductor, which "
+            "has to be listed there"
+        )
+    return Gate(access_of(process.config, process.options.config, process.state))
+
+
 async def _body(process: Process) -> None:
     if process.options.make_user is not None:
         print(_user_line(process.options.make_user))
         return
     address: str = process.options.listen
-    broker, listener = await serve(address, limits_of(process.options.connections), door_of(process.config))
+    door = door_of(process.config)
+    limits = limits_of(process.options.connections)
+    broker, listener = await serve(address, limits, door, gate_of(process, door))
     providers = Providers()
     providers.add(BrokerState(broker))
     context = Context(settings=Settings(process.state / "broker.json"))
@@ -100,6 +121,8 @@ async def _body(process: Process) -> None:
             task.cancel()
         await asyncio.wait(tasks)
         await listener.close()
+        if broker.gate is not None:
+            broker.gate.refusals.flush()
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -138,7 +161,7 @@ COMMAND = Command(
     "Carry messages between the agents and consoles of one machine or small site.",
     _body,
     _options,
-    frozenset({"authority", "roles", "tls", "login"}),
+    frozenset({"authority", "roles", "tls", "login"}) | TABLES,
 )
 
 if __name__ == "__main__":

@@ -232,7 +232,7 @@ class Listener:
 
     def refused(self, peer: str, why: str) -> None:
         """A peer did not come in."""
-        self.refusals.tell(peer, why)
+        self.refusals.entry(peer, why)
 
     def inside(self, peer: str) -> Pump:
         """What talks to a peer that has come in by TLS."""
