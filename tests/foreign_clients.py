@@ -68,6 +68,17 @@ def python_client(package: str, driver: str) -> Foreign:
     return Foreign((str(python), str(DRIVERS / driver)), {"PYTHONPATH": ""})
 
 
+def python_environment(name: str, requirements: Path) -> str:
+    """A Python that has exactly what a file of pinned requirements lists, and nothing that they ask for."""
+    here = cache() / name
+    python = here / "bin" / "python"
+    options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile")
+    pip = [str(python), "-m", "pip", "install", *options, "--requirement", str(requirements)]
+    make = [sys.executable, "-m", "venv", "--clear", str(here)]
+    _install(here, requirements.read_text().split(), [make, pip])
+    return str(python)
+
+
 def _install(directory: Path, packages: Sequence[str], commands: Sequence[Sequence[str]]) -> None:
     """Run the commands, unless they were run for these packages; one that fails skips, with its words."""
     stamp = directory / ".installed"

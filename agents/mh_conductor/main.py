@@ -10,6 +10,7 @@ from typing import Any
 from libmh.api.agent import Agent
 from libmh.api.aggregates import Aggregates, Reports
 from libmh.api.conductor import Conductor
+from libmh.api.sinks import Sinks
 from libmh.context import Context, Settings
 from libmh.dispatch import Everybody
 from libmh.errors import InvalidArguments
@@ -23,6 +24,8 @@ from mh_conductor.intake import Intake
 from mh_conductor.reporting import ReportIntake, announce
 from mh_conductor.rules import DEFAULT, load
 from mh_conductor.service import FleetAggregates
+from mh_conductor.sinks.service import FleetSinks
+from mh_conductor.sinks.settings import sinks
 from mh_conductor.store import open_store
 from mh_conductor.workers import Tally, beat, farewell, keep
 
@@ -47,6 +50,7 @@ async def body(process: Process) -> None:
         raise InvalidArguments("--broker is missing: expected amqp://host:port", argument="broker")
     serve = server_for(urls[0])
     rules = load(process.options.rules)
+    configured = sinks(process.config.get("sink", {}))
     for warning in rules.warnings:
         log.warning("%s", warning)
     state = process.state.absolute()
@@ -62,10 +66,11 @@ async def body(process: Process) -> None:
         providers.add(ReportIntake(intake, context.events, tally))
         providers.add(FleetAggregates(store, rules, context.events))
         providers.add(FleetConductor(store, rules, context.events))
+        providers.add(FleetSinks(store, configured))
         agent = with_agent(process, context, providers, Everybody())
         for outcome in await asyncio.to_thread(intake.reconcile):
             announce(context.events, outcome)
-        requests = tuple(interface_of(each).name for each in (Aggregates, Conductor, Agent))
+        requests = tuple(interface_of(each).name for each in (Aggregates, Conductor, Sinks, Agent))
         addresses = {REQUESTS: requests, REPORTS: (interface_of(Reports).name,)}
         serving = serve(process, urls, agent.dispatcher, addresses, agent.connections)
         await until_displaced(process, serving, keep(store, tally))
@@ -92,7 +97,7 @@ COMMAND = Command(
     "Makes host aggregates from the capability reports of hosts.",
     body,
     add_options,
-    frozenset({"authority", "roles", "signing", "amqp", "tls", "reports"}),
+    frozenset({"authority", "roles", "signing", "amqp", "tls", "reports", "sink"}),
 )
 
 

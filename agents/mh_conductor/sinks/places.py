@@ -1,0 +1,61 @@
+"""The kinds of sinks: how each is compared with what it should be, and brought there."""
+
+from dataclasses import replace
+from typing import Protocol
+
+from mh_conductor.sinks import file
+from mh_conductor.sinks.cloud import connect
+from mh_conductor.sinks.plan import plan
+from mh_conductor.sinks.pushing import Pusher
+from mh_conductor.sinks.reading import read
+from mh_conductor.sinks.settings import File, OpenStack, SinkSettings
+from mh_conductor.sinks.state import Desired
+from mh_conductor.sinks.steps import Plan, Pushed
+
+
+class Place(Protocol):
+    """Either raises a `Problem` where nothing can be done at all."""
+
+    def plan(self, desired: Desired) -> Plan:
+        """What has to be done there, by what it is now."""
+        ...
+
+    def push(self, plan: Plan, desired: Desired) -> Pushed:
+        """Carry out a plan that was made for this."""
+        ...
+
+
+class FilePlace:
+    """A file of JSON."""
+
+    def __init__(self, settings: File) -> None:
+        self._settings = settings
+
+    def plan(self, desired: Desired) -> Plan:
+        return file.plan(desired, file.read(self._settings))
+
+    def push(self, plan: Plan, desired: Desired) -> Pushed:
+        if plan.steps:
+            file.write(self._settings, desired)
+        return Pushed(len(plan.steps) + plan.left)
+
+
+class OpenStackPlace:
+    """Nova and Placement of a cloud."""
+
+    def __init__(self, settings: OpenStack) -> None:
+        self._settings = settings
+
+    def plan(self, desired: Desired) -> Plan:
+        if not self._settings.traits:
+            desired = replace(desired, traits={}, faults={})
+        actual = read(connect(self._settings), self._settings)
+        return plan(desired, actual, self._settings.owner)
+
+    def push(self, plan: Plan, desired: Desired) -> Pushed:  # noqa: ARG002 - the steps have it all
+        return Pusher(connect(self._settings), self._settings).push(plan.steps)
+
+
+def place(settings: SinkSettings) -> Place:
+    """Of a sink that is configured."""
+    return FilePlace(settings) if isinstance(settings, File) else OpenStackPlace(settings)
