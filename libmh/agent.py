@@ -140,6 +140,11 @@ class ThisAgent(Agent):
     def operations(self) -> list[Job]:
         return [each for each in self._journal().jobs() if each.outcome == RUNNING]
 
+    def cancel(self, id: str) -> bool:  # noqa: A002 - its name on the wire
+        if self._dispatcher is None:
+            raise NotFound("nothing runs here yet")
+        return self._dispatcher.stop(id)
+
     def _journal(self) -> Journal:
         return self._dispatcher.journal if self._dispatcher else Journal()
 

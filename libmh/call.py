@@ -4,12 +4,13 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
 from typing import Any, Protocol, runtime_checkable
 
-from libmh.caller import LOCAL, Caller, answering
+from libmh.caller import LOCAL, Caller, Stop, answering
 from libmh.errors import Failed, Internal, InvalidArguments, NotFound, NotImplementedHere, Problem
 from libmh.spec import Interface, Kind, Member, OptionalOf, Plain
 from libmh.wire import dump, parse
@@ -55,6 +56,14 @@ class Request:
     deadline: float | None = None
     version: str | None = None
     id: str = field(default_factory=lambda: os.urandom(16).hex())
+
+
+_answered: ContextVar[Request | None] = ContextVar("answered", default=None)
+
+
+def answered() -> Request | None:
+    """The request that a provider answers in this thread right now, as it came; None outside of a call."""
+    return _answered.get()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,22 +177,25 @@ def _objects(member: Member, values: tuple[Any, ...]) -> Mapping[str, str]:
     return {name: str(value) for name, value in by_name if name in member.objects and value is not None}
 
 
-def run(call: Call, ends: float = inf) -> Plain:
+def run(call: Call, ends: float = inf, stop: Stop | None = None) -> Plain:
     """Let the provider answer, and convert what it answered: its declaration binds it too. `ends`: when
-    whoever asks gives up, by the monotonic clock."""
+    whoever asks gives up, by the monotonic clock; `stop`: how he would end it before."""
     member = call.member
     name = member.setter if call.request.verb is Verb.SET and member.setter else member.attribute
     implementation = getattr(call.bound.provider, name)
     if getattr(type(call.bound.provider), name, None) is getattr(call.bound.interface.protocol, name):
         raise NotImplementedHere(f"'{member.action}' is not implemented on this host")
+    before = _answered.set(call.request)
     try:
-        with answering(call.request.caller, ends):
-            answered = implementation(*call.values)
-        return None if call.request.verb is Verb.SET else convert(member, answered)
+        with answering(call.request.caller, ends, stop):
+            result = implementation(*call.values)
+        return None if call.request.verb is Verb.SET else convert(member, result)
     except BaseException as error:
         if isinstance(error, Exception) and not isinstance(error, ESCAPES):
             raise
         raise BrokenProvider(f"{member.action} raised {type(error).__name__}: {error}") from error
+    finally:
+        _answered.reset(before)
 
 
 def convert(member: Member, answered: Any) -> Plain:

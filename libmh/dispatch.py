@@ -26,8 +26,9 @@ from libmh.call import (
     run,
     unknown_value,
 )
+from libmh.caller import Stop
 from libmh.context import Context
-from libmh.errors import NotAuthorized, Problem, Timeout, Unavailable
+from libmh.errors import NotAuthorized, NotFound, Problem, Timeout, Unavailable
 from libmh.events import Event
 from libmh.guard import PATIENT, SHARED, Guard
 from libmh.journal import Journal
@@ -37,6 +38,7 @@ from libmh.spec import DEFAULT_DEADLINE, Access, Effect, Interface, Kind, Member
 log = logging.getLogger("libmh.dispatch")
 MAX_OUTSTANDING = 1024
 NAMING_SECONDS = 10.0
+MAX_SHOWN = 100
 T = TypeVar("T")
 
 Objects = Callable[[], Awaitable[Mapping[str, str]]]
@@ -92,6 +94,7 @@ class Dispatcher:
         self._patient = patient
         self._readings = Readings(self._run)
         self._reading_all: dict[tuple[str, int], asyncio.Task[dict[str, Plain]]] = {}
+        self._stops: dict[str, Stop] = {}
         self._outstanding = 0
         self._answered = self._failed = self._denied = 0
         self._draining = False
@@ -156,6 +159,14 @@ class Dispatcher:
         if value is None:
             raise LookupError(member.name)
         return value
+
+    def stop(self, number: str) -> bool:
+        """Stop a request that changes something, by its id; whether it is one that can be stopped.
+        `not-found` when no such request runs."""
+        found = self._stops.get(number)
+        if found is None:
+            raise NotFound(f"no operation '{number[:MAX_SHOWN]}' runs here", id=number[:MAX_SHOWN])
+        return found.pull()
 
     async def authorise(self, call: Call) -> None:
         """Ask the authority about a call that is prepared. Raises `NotAuthorized`, which is written down."""
@@ -225,11 +236,15 @@ class Dispatcher:
         if member.access is Access.OPEN or (request.verb is Verb.CALL and member.effect is Effect.READS):
             return await self._run(call)
         self.journal.begin(request.id, call.member.action, call.objects, request.caller.described)
+        stop = self._stops[request.id] = Stop()
         try:
-            answer = await self._run(call)
+            answer = await self._run(call, stop)
         except BaseException as error:
             self.journal.end(request.id, problem=error)
             raise
+        finally:
+            if self._stops.get(request.id) is stop:
+                del self._stops[request.id]
         self.journal.end(request.id, answer)
         return answer
 
@@ -275,7 +290,7 @@ class Dispatcher:
         for name in event.fields:
             self._readings.forget(members[name])
 
-    async def _run(self, call: Call) -> Plain:
+    async def _run(self, call: Call, stop: Stop | None = None) -> Plain:
         if isinstance(call.bound.provider, Elsewhere):
             return await call.bound.provider.hand_on(call.request)
         member = call.member
@@ -286,7 +301,7 @@ class Dispatcher:
         # what reads takes turns, so that a source that hangs costs one thread; what changes something has an
         # order of its own, which its provider knows
         key = call.source if member.effect is Effect.READS else f"{call.source} {call.request.id}"
-        future = guard.submit(key, lambda: run(call, ends), call.deadline)
+        future = guard.submit(key, lambda: run(call, ends, stop), call.deadline)
         return await _waited(guard, key, call.source, future, call.deadline)
 
     def _count(self, problem: Problem) -> None:

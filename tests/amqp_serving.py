@@ -8,12 +8,13 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 from libmh.call import Bound
+from libmh.caller import stoppable
 from libmh.connections import Connections
 from libmh.context import Context
 from libmh.dispatch import Authority, Dispatcher
@@ -129,6 +130,8 @@ class CountingToy(Toy):
     calls: Counter[str] = field(default_factory=Counter)
     gate: threading.Event = field(default_factory=threading.Event)
     held: int = 1
+    attends: bool = False
+    waiting: bool = False
 
     def level(self) -> int:
         self.calls["level"] += 1
@@ -165,7 +168,9 @@ class CountingToy(Toy):
 
     def strike_slowly(self) -> int:
         self.calls["strike_slowly"] += 1
-        assert self.gate.wait(10)
+        with stoppable(self.gate.set) if self.attends else nullcontext():
+            self.waiting = True
+            assert self.gate.wait(10)
         return self.calls["strike_slowly"]
 
     def fail(self, how: str) -> None:

@@ -71,6 +71,35 @@ def test_without_a_place_it_works_all_the_same(tmp_path: Path, caplog: pytest.Lo
     assert [job.outcome for job in journal.jobs()] == [RUNNING]
 
 
+def test_what_runs_can_be_stopped(tmp_path: Path) -> None:
+    async def test() -> None:
+        toy = CountingToy()
+        dispatcher = Dispatcher(toys(toy), Context(settings=Settings(tmp_path / "settings.json")))
+        this = ThisAgent("mh-test", Providers(), Connections(dispatcher.context.events))
+        this.attach(dispatcher)
+        with pytest.raises(NotFound, match="no operation 'e' runs here"):
+            this.cancel("e")
+        slow = asyncio.ensure_future(
+            dispatcher.call(Request(TOY, "strike_slowly", Verb.CALL, {}, WHO, id="e"))
+        )
+        await eventually(lambda: [job.id for job in this.operations()] == ["e"])
+        assert this.cancel("e") is False  # it does not attend to that
+        toy.gate.set()
+        await slow
+        toy.gate.clear()
+        toy.attends, toy.waiting = True, False
+        slow = asyncio.ensure_future(
+            dispatcher.call(Request(TOY, "strike_slowly", Verb.CALL, {}, WHO, id="f"))
+        )
+        await eventually(lambda: toy.waiting)
+        assert this.cancel("f") is True
+        await slow
+        with pytest.raises(NotFound):
+            this.cancel("f")
+
+    asyncio.run(test())
+
+
 def test_the_agent_tells_what_it_was_asked(tmp_path: Path) -> None:
     async def test() -> None:
         toy = CountingToy()

@@ -1,5 +1,6 @@
 """Actions on the units of a real systemd: what became of them, told at once."""
 
+import threading
 import time
 from collections.abc import Iterator
 from xml.etree import ElementTree as ET
@@ -7,6 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from libmh.api.services import Action, JobResult, Outcome, Whom
+from libmh.caller import LOCAL, Stop, answering
 from libmh.errors import InvalidArguments, NotFound
 from libmh.linux.services import LinuxServices
 from service_units import context_of, machine_with_units
@@ -92,6 +94,25 @@ def test_the_callers_limit_and_the_units(services: LinuxServices, machine: Host)
     own = services.act("mh-limited", Action.START)
     assert (own.result, own.service_result) == (JobResult.TIMEOUT, "timeout")
     assert own.reason == "'mh-limited.service' took longer to start than its unit file allows"
+
+
+def test_a_job_can_be_cancelled(services: LinuxServices, machine: Host) -> None:
+    stop, outcomes = Stop(), list[Outcome]()
+
+    def start() -> None:
+        with answering(LOCAL, stop=stop):
+            outcomes.append(services.act("mh-slow", Action.START, 60_000))
+
+    starting = threading.Thread(target=start)
+    starting.start()
+    wait_for(lambda: "mh-slow" in machine.run("systemctl", "list-jobs", "--no-legend").stdout, seconds=60)
+    wait_for(stop.pull, seconds=60)
+    starting.join(60)
+    (outcome,) = outcomes
+    assert outcome.result is JobResult.CANCELLED
+    assert outcome.reason == "to start 'mh-slow.service' was cancelled, by hand or by another job"
+    assert services.act("mh-slow", Action.STOP).result is JobResult.DONE
+    assert stop.pull() is True  # once more changes nothing
 
 
 def test_a_condition_that_is_not_met(services: LinuxServices) -> None:

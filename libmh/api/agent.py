@@ -207,6 +207,13 @@ class Agent(Protocol):
         """What runs now, the newest first."""
         ...
 
+    @method(effect=Effect.CHANGES, inline=True, idempotent=True, objects=("id",), returns="stopped")
+    def cancel(self, id: Annotated[str, "of an operation that runs"]) -> bool:  # noqa: A002 - its name
+        """Stop what runs: a job of systemd is cancelled, a resource agent's action or a configuration run is
+        killed with all that it started, and whoever asked for it is answered so. False for what cannot be
+        stopped; `not-found` when no such operation runs."""
+        ...
+
     @event()
     def connection_changed(self, connection: Annotated[ConnectionStatus, "as it is now"]) -> None:
         """A connection came up, was lost, or waits for its next try."""

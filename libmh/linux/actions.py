@@ -178,7 +178,7 @@ def _reason(own: str, verb: Action, result: JobResult, ended: Ended, states: Sta
         case JobResult.DEPENDENCY:
             return f"cannot {verb} '{own}': a unit that it depends on failed"
         case JobResult.CANCELLED:
-            return f"to {verb} '{own}' was cancelled by another job"
+            return f"to {verb} '{own}' was cancelled, by hand or by another job"
         case JobResult.SKIPPED if not states.condition:
             return f"'{own}' was not started: a condition of its unit file is not met"
         case JobResult.SKIPPED:

@@ -3,12 +3,13 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from libmh.api.services import Action, JobResult
 from libmh.bus import Bus
+from libmh.caller import stoppable
 from libmh.errors import NotFound, Problem, Timeout, Unavailable
 from libmh.linux.daemons import SYSTEMD
 from libmh.linux.line import UNIT, Line
@@ -76,7 +77,13 @@ class Jobs:
             raise Unavailable(f"{MAX_WAITING} jobs are waited for, try again later")
         word = self._ended.get(path)
         if word is None:
-            word = await self._wait(line, bus.closed, path, seconds)
+            loop, cancelling = asyncio.get_running_loop(), list[asyncio.Task[None]]()
+
+            def cancel() -> None:
+                cancelling.append(loop.create_task(_cancel(line, path)))
+
+            with stoppable(lambda: loop.call_soon_threadsafe(cancel)):
+                word = await self._wait(line, bus.closed, path, seconds)
         return Ended(RESULTS.get(word, JobResult.FAILED), word)
 
     async def _wait(self, line: Line, lost: "asyncio.Future[str]", path: str, seconds: float) -> str:
@@ -106,6 +113,13 @@ class Jobs:
             if isinstance(state, Problem) and not isinstance(state, Unavailable | Timeout):
                 return
             await asyncio.sleep(POLL_SECONDS)
+
+
+async def _cancel(line: Line, path: str) -> None:
+    """What the job has begun goes on, as after `systemctl cancel`: the outcome tells the unit's state."""
+    with suppress(Problem):  # it has ended just now
+        bus = await line.bus()
+        await bus.call(SYSTEMD.name, path, JOB, "Cancel")
 
 
 async def _withdraw(line: Line, path: str) -> None:

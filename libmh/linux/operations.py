@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from libmh.api.resources import Operation
+from libmh.caller import stoppable
 from libmh.errors import BackendFailed, Conflict, NotFound, Problem, Timeout, Unavailable
 from libmh.guard import SHARED
 from libmh.linux.descendants import kill_marked
@@ -127,13 +128,18 @@ class Operations:
                 self._runner.post(lambda: self._add(action, work, first))
             else:
                 self._runner.post(lambda: self._start_once(action, work, first, started))
-            return _wait(first, work.seconds + GRACE)
+            with stoppable(lambda: self._runner.post(lambda: self._stop_all(started))):
+                return _wait(first, work.seconds + GRACE)
         except Timeout:  # its turn has not come, and is not to come once the caller was told so
             for run in started:
                 self._runner.stop(run)
             raise
         finally:
             self._callers.release()
+
+    def _stop_all(self, runs: list[Run]) -> None:
+        for run in runs:
+            self._runner.stop(run)
 
     def watch(self) -> None:
         """Go on with what is on the disk, if anything is: who has nothing there need not own it. Raises as

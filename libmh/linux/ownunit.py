@@ -15,8 +15,9 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from libmh.caller import stoppable
 from libmh.context import Root
-from libmh.errors import BackendFailed, NotImplementedHere, Problem, Timeout
+from libmh.errors import BackendFailed, Failed, NotImplementedHere, Problem, Timeout
 from libmh.guard import PATIENT
 from libmh.linux import sysfs
 from libmh.linux.daemons import SYSTEMD, booted, daemon
@@ -54,17 +55,19 @@ def run(
     properties: Sequence[str] = (),
 ) -> Ending:
     """Run it and wait for its end; of each stream the first `limit` bytes are kept. `properties` are of its
-    unit (systemd.exec(5)), where it has one. Raises `timeout` when its time has passed: it is killed then,
-    with all that it started."""
+    unit (systemd.exec(5)), where it has one. Raises `timeout` when its time has passed, and
+    `failed` when it was cancelled: it is killed then, with all that it started."""
     everything = {**ENVIRONMENT, **(environment or {})}
     unit = _unit(root)
     command = _as_service(unit, arguments, seconds, everything, properties) if unit else arguments
-    ending = _run(Command(command, everything, seconds, limit=limit))
-    if ending.seconds < seconds:
+    ending, stopped = _run(Command(command, everything, seconds, limit=limit))
+    if ending.seconds < seconds and not stopped:
         return ending
     if unit:
         with suppress(Problem):  # it has ended just now
             daemon(root, SYSTEMD).call("KillUnit", "ssi", unit, "all", SIGKILL)
+    if stopped:
+        raise Failed(f"'{arguments[0]}' was cancelled, and was killed", source=arguments[0])
     raise Timeout(f"'{arguments[0]}' did not end within {seconds:g} s, and was killed", source=arguments[0])
 
 
@@ -109,13 +112,15 @@ def _sweep(state: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _run(command: Command) -> Ending:
+def _run(command: Command) -> tuple[Ending, bool]:
+    """How it ended, and whether that was because it was cancelled."""
     runner = Runner(MAX_RUNNING)
     ended: Future[Ending] = Future()
-    runner.start(command, ended.set_result)
+    run = runner.start(command, ended.set_result)
     try:
-        with PATIENT.aside():
-            return ended.result(command.seconds + ENDED_WITHIN)
+        with PATIENT.aside(), stoppable(lambda: runner.stop(run)) as stop:
+            ending = ended.result(command.seconds + ENDED_WITHIN)
+            return ending, stop.pulled
     finally:
         runner.close()
 
