@@ -75,14 +75,18 @@ def normalize(raws: Sequence[float], minimum: float | None = None) -> list[float
     return [(raw - low) / span for raw in raws]
 
 
-def normalized(raws: Sequence[float | None], multiplier: float, minimum: float | None = None) -> list[float]:
-    """As `normalize`; what is not known is the worst, whichever side that is."""
+def normalized(
+    raws: Sequence[float | None], multipliers: Sequence[float], minimum: float | None = None
+) -> list[float]:
+    """As `normalize`; what is not known is the worst, whichever side its multiplier makes that."""
     known = normalize([raw for raw in raws if raw is not None], minimum)
     if len(known) == len(raws):
         return known
-    worst = 1.0 if multiplier < 0 else 0.0
     left = iter(known)
-    return [worst if raw is None else next(left) for raw in raws]
+    return [
+        (1.0 if times < 0 else 0.0) if raw is None else next(left)
+        for raw, times in zip(raws, multipliers, strict=True)
+    ]
 
 
 def multiplier_of(aggregates: Sequence[Mapping[str, str]], key: str, default: float) -> float:

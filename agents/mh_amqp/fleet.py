@@ -95,7 +95,8 @@ class AmqpLine:
 
     async def select(self, where: Where) -> list[Host] | None:
         interface = interface_of(Aggregates)
-        given: dict[str, Plain] = {"where": list(where.texts())}
+        # not only those that something could be placed on
+        given: dict[str, Plain] = {"where": list(where.texts()), "policy": "inventory"}
         asked = Request(interface.name, "select", Verb.CALL, given, deadline=SELECT_SECONDS)
         try:
             told = await self._transport.call(asked)

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection
 
-from libmh import selection
 from libmh.api.aggregates import (
     Aggregate,
     Aggregates,
@@ -14,16 +13,18 @@ from libmh.api.aggregates import (
     HistoryEntry,
     Zone,
 )
-from libmh.api.placement import Candidate, Flavor, Policy, Selection
-from libmh.errors import NotFound, NotImplementedHere
+from libmh.api.placement import Flavor, Policy, Selection
+from libmh.errors import NotFound
 from libmh.events import Hub
-from mh_conductor import catalogue, hosts, registry
+from mh_conductor import catalogue, flavors, history, hosts, registry, zones
 from mh_conductor.editing import Editing
+from mh_conductor.flavors import Flavors
 from mh_conductor.hosts import Standing
 from mh_conductor.judge import Subject, Verdict, evidence, judge, subject_of
 from mh_conductor.limits import ZONE_KEY
+from mh_conductor.placing import Placing
 from mh_conductor.plan import plan
-from mh_conductor.records import evidence_of, known_of, report_of
+from mh_conductor.records import evidence_of, report_of
 from mh_conductor.rules import Rule, RuleSet
 from mh_conductor.store import Store
 
@@ -33,10 +34,14 @@ BY_HAND = "the host was added by hand"
 class FleetAggregates(Aggregates):
     """Answers from the store, and explains with the rules in force."""
 
-    def __init__(self, store: Store, rules: RuleSet, events: Hub | None = None) -> None:
+    def __init__(
+        self, store: Store, rules: RuleSet, events: Hub | None = None, placing: Placing | None = None
+    ) -> None:
         self._store = store
         self._rules = rules
         self._editing = Editing(store, events)
+        self._flavors = Flavors(store)
+        self._placing = placing or Placing(store)
 
     def generation(self) -> int:
         with self._store.read() as connection:
@@ -79,13 +84,16 @@ class FleetAggregates(Aggregates):
         return self._editing.delete(name, generation)
 
     def zones(self) -> list[Zone]:
-        raise NotImplementedHere("not yet")
+        with self._store.read() as connection:
+            return zones.zones(connection)
 
     def flavors(self) -> list[Flavor]:
-        raise NotImplementedHere("not yet")
+        with self._store.read() as connection:
+            return flavors.listing(connection)
 
     def flavor(self, name: str) -> Flavor:
-        raise NotImplementedHere("not yet")
+        with self._store.read() as connection:
+            return flavors.find(connection, name)
 
     def create_flavor(
         self,
@@ -101,18 +109,22 @@ class FleetAggregates(Aggregates):
         public: bool = True,  # noqa: FBT001, FBT002 - as declared
         rxtx_factor: float = 1.0,
     ) -> Flavor:
-        raise NotImplementedHere("not yet")
+        specs = extra_specs or {}
+        made = Flavor(
+            *(id, name, vcpus, ram, disk, specs, 0, 0, 0, description, ephemeral, swap, public, rxtx_factor)
+        )
+        return self._flavors.create(made)
 
     def describe_flavor(self, name: str, description: str | None = None, generation: int = 0) -> Flavor:
-        raise NotImplementedHere("not yet")
+        return self._flavors.describe(name, description, generation)
 
     def set_extra_specs(
         self, name: str, extra_specs: dict[str, str], remove: list[str] | None = None, generation: int = 0
     ) -> Flavor:
-        raise NotImplementedHere("not yet")
+        return self._flavors.set_extra_specs(name, extra_specs, remove or (), generation)
 
     def delete_flavor(self, name: str) -> bool:
-        raise NotImplementedHere("not yet")
+        return self._flavors.delete(name)
 
     def select(
         self,
@@ -125,21 +137,14 @@ class FleetAggregates(Aggregates):
         limit: int = 0,
         rejected: bool = False,  # noqa: FBT001, FBT002 - as declared
     ) -> Selection:
-        wanted = selection.where(where)
-        with self._store.read() as connection:
-            every = list(hosts.reports(connection))
-            fitting = [
-                Candidate(each.uuid, each.hostname, each.last_seen)
-                for each in every
-                if wanted.fits(known_of(each.report) if wanted.requirements else {})
-            ]
-            return Selection(fitting, len(every), "default", registry.generation(connection), [])
+        return self._placing.select(where, flavor, zone, project, policy, hints, limit, rejected=rejected)
 
     def policies(self) -> list[Policy]:
-        raise NotImplementedHere("not yet")
+        return self._placing.policies()
 
     def history(self, name: str = "", host: str = "", limit: int = 100) -> list[HistoryEntry]:
-        raise NotImplementedHere("not yet")
+        with self._store.read() as connection:
+            return history.history(connection, name, host, limit)
 
     def report(self, host: str) -> CapabilityReport:
         with self._store.read() as connection:

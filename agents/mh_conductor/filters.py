@@ -1,0 +1,315 @@
+"""The filters that policies are made of: each keeps the hosts of a snapshot that fit what is asked.
+
+`keep` decides about thousands at once, by aggregate and by distinct value; `fit` says of one host what
+`libmh.placing` says, and both agree.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from libmh import placing
+from libmh.api.aggregates import HostState
+from libmh.api.placement import Flavor, Hint
+from libmh.extra_specs import Asked, Spec
+from libmh.match import Requirement
+from libmh.placing import ZONE, Finding, Fit, Metadata
+from libmh.selection import HOSTNAME, TRAITS, UUID, Where
+from libmh.spec import Plain
+from mh_conductor.inventory import Group, Known, Snapshot
+
+Hosts = list[Known]
+ONLY, AVOID, IMAGE = "hosts", "not_hosts", "image"
+MAX_SHOWN = 5
+SAID: Mapping[str, str] = MappingProxyType(
+    {
+        HostState.REGISTERED: "the host has not reported yet",
+        HostState.SILENT: "the host's reports have stopped",
+        HostState.GONE: "the host's reports have stopped, and its grace time is over",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of hosts. No `project`: nobody's; no `zone`: any."""
+
+    where: Where = field(default_factory=Where)
+    flavor: Flavor | None = None
+    asked: Asked = field(default_factory=Asked)
+    zone: str = ""
+    project: str | None = None
+    hints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def image(self) -> dict[str, str]:
+        """The properties of the image, by name."""
+        pairs = (text.partition("=") for text in self.hints.get(IMAGE, ()))
+        return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """`fit` is given a host with the metadata of its aggregates. `hints`: those that it goes by."""
+
+    name: str
+    keep: Callable[[Snapshot, Question, Hosts], Hosts]
+    fit: Callable[[Question, Known, Sequence[Metadata]], Fit]
+    hints: tuple[Hint, ...] = ()
+
+
+def members(groups: Iterable[Group]) -> set[str]:
+    """All hosts of aggregates, by UUID."""
+    return set().union(*(group.members for group in groups))
+
+
+def _among(hosts: Hosts, uuids: set[str]) -> Hosts:
+    return [host for host in hosts if host.uuid in uuids]
+
+
+def _outside(hosts: Hosts, uuids: set[str]) -> Hosts:
+    return [host for host in hosts if host.uuid not in uuids] if uuids else hosts
+
+
+# whether a host is there
+
+
+def _keep_up(_snapshot: Snapshot, _question: Question, hosts: Hosts) -> Hosts:
+    return [host for host in hosts if host.state == HostState.UP]
+
+
+def _fit_up(_question: Question, host: Known, _aggregates: Sequence[Metadata]) -> Fit:
+    up = host.state == HostState.UP
+    said = "the host reports" if up else SAID.get(host.state, f"the host is {host.state}")
+    return Fit((Finding("state up", up, said, (host.state,), "a host that reports"),))
+
+
+# what people ask of facts
+
+
+def _keep_where(_snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
+    for fact, requirement in question.where.requirements:
+        holds = _Remembered(requirement.holds)
+        value = _value_of(fact)
+        hosts = [host for host in hosts if holds(value(host))]
+    return hosts
+
+
+def _value_of(fact: str) -> Callable[[Known], Plain]:
+    if fact == UUID:
+        return lambda host: host.uuid
+    if fact == HOSTNAME:
+        return lambda host: host.hostname
+    if fact == TRAITS:
+        lists: dict[frozenset[str], list[Plain]] = {}
+        return lambda host: lists.setdefault(host.traits, list(host.traits))
+    return lambda host: host.facts.get(fact)
+
+
+class _Remembered:
+    """A question about values, asked once of each object: in a snapshot equal ones are one."""
+
+    __slots__ = ("_ask", "_told")
+
+    def __init__(self, ask: Callable[[Plain], bool]) -> None:
+        self._ask = ask
+        # the value is kept with the answer, so that no other object comes to have its id
+        self._told: dict[int, tuple[Plain, bool]] = {}
+
+    def __call__(self, value: Plain) -> bool:
+        told = self._told.get(id(value))
+        if told is None:
+            told = self._told[id(value)] = (value, self._ask(value))
+        return told[1]
+
+
+def _fit_where(question: Question, host: Known, _aggregates: Sequence[Metadata]) -> Fit:
+    return Fit(tuple(_said(host, *each) for each in question.where.requirements))
+
+
+def _said(host: Known, fact: str, requirement: Requirement) -> Finding:
+    found = requirement.match(_value_of(fact)(host))
+    return Finding(
+        f"{fact}={requirement.text}", found.matched, f"{fact} {found.reason}", wanted=requirement.wanted()
+    )
+
+
+# what Nova's filters ask
+
+
+def _keep_zone(snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
+    if not question.zone:
+        return hosts
+    fitting = members(
+        group for group in snapshot.groups.values() if group.metadata.get(ZONE) == question.zone
+    )
+    if question.zone == placing.DEFAULT_ZONE:
+        return [host for host in hosts if host.uuid not in snapshot.zones or host.uuid in fitting]
+    return _among(hosts, fitting)
+
+
+def _fit_zone(question: Question, _host: Known, aggregates: Sequence[Metadata]) -> Fit:
+    return placing.zone_fits(aggregates, question.zone) if question.zone else Fit()
+
+
+def _keep_project(snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
+    allowed = {which: placing.tenants_of(group.metadata) for which, group in snapshot.groups.items()}
+    kept = [which for which, projects in allowed.items() if projects]
+    closed = members(snapshot.groups[which] for which in kept)
+    ours = members(snapshot.groups[which] for which in kept if question.project in allowed[which])
+    return _outside(hosts, closed - ours)
+
+
+def _fit_project(question: Question, _host: Known, aggregates: Sequence[Metadata]) -> Fit:
+    return placing.tenant_fits(aggregates, question.project)
+
+
+def groups_that_match(snapshot: Snapshot, spec: Spec) -> Iterator[Group]:
+    """The aggregates that fulfil an extra spec."""
+    (key,) = spec.path
+    holds = spec.requirement.holds
+    return (
+        group
+        for group in snapshot.groups.values()
+        if any(map(holds, placing.values_of(group.metadata, key)))
+    )
+
+
+def _keep_aggregates(snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
+    for spec in question.asked.aggregates:
+        hosts = _among(hosts, members(groups_that_match(snapshot, spec)))
+    return hosts
+
+
+def _fit_aggregates(question: Question, _host: Known, aggregates: Sequence[Metadata]) -> Fit:
+    return placing.aggregates_match(aggregates, question.asked)
+
+
+def _keep_capabilities(_snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
+    for spec in question.asked.capabilities:
+        holds = _holds_as_text(spec)
+        hosts = [host for host in hosts if holds(placing.capability(host.facts, spec.path))]
+    for spec in question.asked.unscoped:
+        holds, (name,) = _holds_as_text(spec), spec.path
+        hosts = [host for host in hosts if name not in host.facts or holds(host.facts[name])]
+    return hosts
+
+
+def _holds_as_text(spec: Spec) -> Callable[[Plain], bool]:
+    return _Remembered(lambda value: value is not None and spec.requirement.holds(str(value)))
+
+
+def _fit_capabilities(question: Question, host: Known, _aggregates: Sequence[Metadata]) -> Fit:
+    return placing.facts_match(host.facts, question.asked)
+
+
+def _keep_traits(_snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
+    need = question.asked.required
+    ban = {each.trait for each in question.asked.traits if not each.required}
+    if not question.asked.traits:
+        return hosts
+    return [host for host in hosts if need <= host.traits and ban.isdisjoint(host.traits)]
+
+
+def _fit_traits(question: Question, host: Known, _aggregates: Sequence[Metadata]) -> Fit:
+    return placing.has_traits(host.traits, question.asked)
+
+
+def _keep_size(_snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
+    flavor = question.flavor
+    if flavor is None:
+        return hosts
+    wanted = (flavor.vcpus, flavor.ram * placing.MEBI, flavor.disk * placing.GIBI)
+    for fact, least in zip(("cpu_count", "memory", "disk_bytes"), wanted, strict=True):
+        hosts = [host for host in hosts if not isinstance(has := host.facts.get(fact), int) or has >= least]
+    return hosts
+
+
+def _fit_size(question: Question, host: Known, _aggregates: Sequence[Metadata]) -> Fit:
+    flavor = question.flavor
+    return Fit() if flavor is None else placing.size_fits(host.facts, flavor.vcpus, flavor.ram, flavor.disk)
+
+
+def _keep_image(snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
+    for key, value in question.image().items():
+        if value:
+            said = [
+                (group, values)
+                for group in snapshot.groups.values()
+                if (values := placing.values_of(group.metadata, key))
+            ]
+            listed = members(group for group, values in said if value in values)
+            hosts = _outside(hosts, members(group for group, _ in said) - listed)
+    return hosts
+
+
+def _fit_image(question: Question, _host: Known, aggregates: Sequence[Metadata]) -> Fit:
+    return placing.image_fits(aggregates, question.image())
+
+
+def _keep_isolation(snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
+    required = question.asked.required
+    groups = snapshot.groups.values()
+    return _outside(hosts, members(each for each in groups if placing.kept_for(each.metadata) - required))
+
+
+def _fit_isolation(question: Question, _host: Known, aggregates: Sequence[Metadata]) -> Fit:
+    return placing.isolation_fits(aggregates, question.asked)
+
+
+# what the caller says of hosts by name
+
+
+def _named(host: Known, names: Iterable[str]) -> bool:
+    return host.hostname in names or host.uuid in names
+
+
+def _keep_named(_snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
+    only, avoid = frozenset(question.hints.get(ONLY, ())), frozenset(question.hints.get(AVOID, ()))
+    if only:
+        hosts = [host for host in hosts if _named(host, only)]
+    return [host for host in hosts if not _named(host, avoid)] if avoid else hosts
+
+
+def _fit_named(question: Question, host: Known, _aggregates: Sequence[Metadata]) -> Fit:
+    findings = []
+    for hint, wanted in ((ONLY, True), (AVOID, False)):
+        names = question.hints.get(hint, ())
+        if names:
+            named = _named(host, names)
+            said = f"the host is {'' if named else 'not '}one of {', '.join(names[:MAX_SHOWN])}"
+            findings.append(Finding(f"hint '{hint}'", named is wanted, said))
+    return Fit(tuple(findings))
+
+
+WHERE = Filter("where", _keep_where, _fit_where)
+"""What is asked of facts: no policy goes without it."""
+FILTERS: Mapping[str, Filter] = MappingProxyType(
+    {
+        each.name: each
+        for each in (
+            Filter("state", _keep_up, _fit_up),
+            Filter("zone", _keep_zone, _fit_zone),
+            Filter("project", _keep_project, _fit_project),
+            Filter("aggregates", _keep_aggregates, _fit_aggregates),
+            Filter("capabilities", _keep_capabilities, _fit_capabilities),
+            Filter("traits", _keep_traits, _fit_traits),
+            Filter("size", _keep_size, _fit_size),
+            Filter(
+                "image",
+                _keep_image,
+                _fit_image,
+                (Hint(IMAGE, "NAME=VALUE,...: properties of the image, against the aggregates' metadata"),),
+            ),
+            Filter("isolation", _keep_isolation, _fit_isolation),
+            Filter(
+                "names",
+                _keep_named,
+                _fit_named,
+                (
+                    Hint(ONLY, "NAME,...: only these hosts, by name or UUID"),
+                    Hint(AVOID, "NAME,...: none of these hosts"),
+                ),
+            ),
+        )
+    }
+)
