@@ -10,6 +10,7 @@ import logging
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,12 +22,14 @@ from mh_amqp.limits import Limits
 from mh_amqp.pn import Handle, ffi, lib
 from mh_amqp.sasl import Dialling, Listening, Negotiation, Refused
 from mh_amqp.security import Door, Login
-from mh_amqp.tls import subject
+from mh_amqp.tls import ends, subject
 
 log = logging.getLogger(__name__)
 
 PEER_FAULTS = (UnicodeDecodeError, RecursionError, ProtonException, OverflowError)
 OURS_SECONDS = 0.5
+LOOK_SECONDS = 3600.0
+"""How long to trust that the clock is not set meanwhile."""
 UCRED = struct.Struct("3i")
 """unix(7), SO_PEERCRED: process, user, group."""
 
@@ -93,6 +96,7 @@ class Pump(asyncio.Protocol):
         self._negotiation = self._begin()
         transport.write(self._negotiation.begin())
         self.on_made()
+        self._look_at_certificate()
         self.touch()
 
     def _begin(self) -> Negotiation:
@@ -112,6 +116,22 @@ class Pump(asyncio.Protocol):
                 f"uid:{UCRED.unpack(raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))[1]}"
             )
         return ""
+
+    def _look_at_certificate(self) -> None:
+        """A connection lasts as long as the peer's certificate: then it has to be made again, with a new
+        one."""
+        secured = None if self._socket is None else self._socket.get_extra_info("ssl_object")
+        until = None if secured is None else ends(secured)
+        if until is None:
+            return
+        left = until - time.time()
+        if left > 0:
+            self.later("certificate", min(left, LOOK_SECONDS), self._look_at_certificate)
+            return
+        why = "the peer's certificate has ended"
+        self.on_refused(f"{why} while it was connected")
+        self.fail(outcome.UNAUTHORIZED, why)
+        self.close_engine(outcome.UNAUTHORIZED, "the certificate has ended")
 
     def data_received(self, data: bytes) -> None:
         self._turn = True

@@ -167,6 +167,12 @@ def subject(peer: ssl.SSLObject) -> str:
     return ",".join("+".join(map(_pair, part)) for part in reversed(told.get("subject", ())))
 
 
+def ends(peer: ssl.SSLObject) -> float | None:
+    """When the certificate of a peer ends, seconds since the epoch; None when it has shown none."""
+    told = (peer.getpeercert() or {}).get("notAfter")
+    return float(ssl.cert_time_to_seconds(told)) if isinstance(told, str) else None
+
+
 def _pair(pair: Any) -> str:
     kind, value = pair
     return f"{SHORT.get(str(kind), kind)}={_escaped(str(value))}"
