@@ -17,29 +17,24 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
 from sqlalchemy.sql import Select
 
 from libmh.api.aggregates import Aggregate, Aggregates
 from libmh.caller import asking
-from libmh.errors import Conflict, InvalidArguments, NotFound, Unavailable
+from libmh.errors import Conflict, InvalidArguments, NotFound
 from libmh.events import Hub
 from mh_conductor import catalogue, hosts, registry
 from mh_conductor.hosts import Standing
-from mh_conductor.limits import MAX_KEYS, ZONE_KEY, key_fault, name_fault, storable, value_fault, zone_fault
+from mh_conductor.limits import MAX_KEYS, MAX_WHO, MAX_WHY, ZONE_KEY, name_fault, storable, zone_fault
+from mh_conductor.metadata import check, check_metadata, described
 from mh_conductor.plan import Kind
-from mh_conductor.store import LostRace, Store, alone
+from mh_conductor.store import LostRace, Store, again, alone
 from mh_conductor.tables import AGGREGATES, MEMBERS, VALUES
 
-T = TypeVar("T")
 log = logging.getLogger("mh_conductor.editing")
-MAX_ATTEMPTS = 5
 MAX_RIVALS = 50
-MAX_SHOWN = 60
-MAX_WHY = 500
-MAX_WHO = 255
 NAME = "name"
 RENAMED = "renamed"
 UPDATING = "Cannot update aggregate"
@@ -103,9 +98,9 @@ class Editing:
 
     def create(self, name: str, zone: str | None = None) -> Aggregate:
         """Make an aggregate. Raises `Conflict` where the name is taken, `InvalidArguments` for a name."""
-        _check("name", name, name_fault(name))
+        check("name", name, name_fault(name))
         if zone:
-            _check("zone", zone, zone_fault(zone))
+            check("zone", zone, zone_fault(zone))
         return self._run(lambda start: _create(start, name, zone))
 
     def update(self, which: str | int, values: Mapping[str, str | None], generation: int = 0) -> Aggregate:
@@ -115,7 +110,7 @@ class Editing:
         check_metadata(metadata)
         name = values.get(NAME)
         if name is not None:
-            _check("name", name, name_fault(name))
+            check("name", name, name_fault(name))
 
         def attempt(start: Start) -> Edited:
             edit = _begin(start, which, generation)
@@ -192,35 +187,6 @@ class Editing:
                 why=note.why,
             )
         return edited.aggregate
-
-
-def again(store: Store, attempt: Callable[[Connection], T]) -> T:
-    """Another process may have written what we read: then all of it is done anew, from reading on."""
-    for _ in range(MAX_ATTEMPTS):
-        try:
-            with store.write() as connection:
-                return attempt(connection)
-        except LostRace as lost:
-            log.info("%s, reading again", lost)
-    raise Unavailable(f"the store changed under {MAX_ATTEMPTS} attempts, try again later")
-
-
-def check_metadata(metadata: Mapping[str, str | None], what: str = "metadata") -> None:
-    """Raises `InvalidArguments` for a key or a value that Nova would not take."""
-    if len(metadata) > 2 * MAX_KEYS:
-        raise InvalidArguments(
-            f"{what}: expected at most {MAX_KEYS} keys, got {len(metadata)}", argument=what
-        )
-    for key, value in metadata.items():
-        _check(what, key, key_fault(key))
-        if value is not None:
-            _check(f"{what}.{key}", value, value_fault(value))
-
-
-def _check(argument: str, value: str, fault: str | None) -> None:
-    if fault:
-        shown = repr(value) if len(value) <= MAX_SHOWN else repr(value[:MAX_SHOWN]) + "..."
-        raise InvalidArguments(f"{argument}: {fault}, not {shown}", argument=argument)
 
 
 def _host(start: Start, host: str) -> Standing:
@@ -315,13 +281,7 @@ def _describe(edit: Edit, metadata: Mapping[str, str | None], action: str) -> No
             f"{action} {edit.id}. Reason: expected at most {MAX_KEYS} keys of metadata, got {len(after)}."
         )
     _put(edit, changes)
-    edit.note(Kind.METADATA, _told(changes))
-
-
-def _told(changes: Mapping[str, str | None]) -> str:
-    set_ = ", ".join(f"{key}='{value}'" for key, value in changes.items() if value is not None)
-    gone = ", ".join(key for key, value in changes.items() if value is None)
-    return "; ".join(part for part in (set_ and f"set {set_}", gone and f"removed {gone}") if part)
+    edit.note(Kind.METADATA, described(changes))
 
 
 def _put(edit: Edit, changes: Mapping[str, str | None]) -> None:

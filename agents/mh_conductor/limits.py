@@ -9,6 +9,8 @@ MAX_NAME = 255
 MAX_VALUE = 255
 MAX_KEYS = 1000  # of one aggregate or flavor: Nova knows no limit, a store has to
 MAX_INT = 2**31 - 1
+MAX_WHO = 255
+MAX_WHY = 500
 METADATA_KEY = re.compile(r"[a-zA-Z0-9\-_:. ]{1,255}")
 
 

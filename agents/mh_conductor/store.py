@@ -9,10 +9,10 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
@@ -21,7 +21,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, Operationa
 from libmh.errors import BackendFailed, Conflict, InvalidArguments, Problem, Unavailable
 from mh_conductor import protocol
 
+T = TypeVar("T")
 log = logging.getLogger("mh_conductor.store")
+MAX_ATTEMPTS = 5
 BUSY_SECONDS = 10.0
 MAX_CONNECTIONS = 20
 WRITING = "mh_writing"
@@ -69,6 +71,17 @@ def alone(connection: Connection) -> None:
     """Wait until no other transaction changes aggregates, and keep others from it to the end of this one."""
     if connection.dialect.name == "postgresql":  # SQLite has one writer
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": AGGREGATES_LOCK})
+
+
+def again(store: Store, attempt: Callable[[Connection], T]) -> T:
+    """Another process may have written what we read: then all of it is done anew, from reading on."""
+    for _ in range(MAX_ATTEMPTS):
+        try:
+            with store.write() as connection:
+                return attempt(connection)
+        except LostRace as lost:
+            log.info("%s, reading again", lost)
+    raise Unavailable(f"the store changed under {MAX_ATTEMPTS} attempts, try again later")
 
 
 @contextmanager
