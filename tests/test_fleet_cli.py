@@ -123,6 +123,16 @@ def test_every_host_is_told_by_its_end(tmp_path: Path) -> None:
         assert beta["uuid"] == uuid_of("beta")
         assert [fleet_.ran(name) for name in ("alpha", "beta", "gamma")] == [1, 1, 0]
 
+        # events of those of which something is so
+        said = mhctl(
+            *("--on", fleet_.url, "--json", "--where", "hostname=alpha", "--timeout", "60"),
+            *("events", "Host.heartbeat", "--count", "2"),
+        )
+        assert said.returncode == 0, said.stderr
+        assert {json.loads(line)["host"] for line in said.stdout.splitlines()} == {uuid_of("alpha")}
+        said = mhctl("--on", fleet_.url, "--where", "hostname=alpha", "events", "--since", "1h")
+        assert "cannot go with --where" in said.stderr
+
         # who fulfils what is asked, as host and conductor know it
         code, told = fleet_.ask(
             "agent", "ping", "--where", "hostname=<or> alpha <or> gamma", "--where", "memory=>= 1"

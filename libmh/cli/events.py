@@ -2,11 +2,14 @@
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
+from math import inf
 
 import click
 
 from libmh.api.agent import Agent
+from libmh.api.aggregates import Aggregates
 from libmh.call import Verb
 from libmh.cli.naming import MemberName, find_member
 from libmh.cli.render import as_json, cell, moment, word
@@ -15,10 +18,12 @@ from libmh.cli.values import Seconds, moment_of
 from libmh.errors import InvalidArguments, Problem
 from libmh.events import Event
 from libmh.providers import find_interface
+from libmh.selection import Where
 from libmh.spec import Kind, interface_of
 
-AGENT = interface_of(Agent)
+AGENT, AGGREGATES = interface_of(Agent), interface_of(Aggregates)
 MAX_WAITING = 10_000
+REFRESH_SECONDS = 15.0
 
 
 @click.command("events")
@@ -35,7 +40,8 @@ def events_command(
 ) -> None:
     """Show events as they come: all, those of an interface, or one. JSON is one object a line.
 
-    The agent on AMQP keeps those of the last day, but for heartbeats and changes of properties.
+    The agent on AMQP keeps those of the last day, but for heartbeats and changes of properties. With --where
+    they are those of the hosts of which that is so, by what they last reported.
     """
 
     def work() -> None:
@@ -44,18 +50,51 @@ def events_command(
             raise InvalidArguments(
                 "'local:' raises no events; name an agent with --on, such as --on system:"
             )
+        chosen = _chosen(session)
+        if since and chosen is not None:
+            raise InvalidArguments("--since asks one host what it has kept: it cannot go with --where")
         if not since:
             found = session.connection().events(interface, member, seconds or session.timeout)
         elif follow:
             found = _from_then_on(session, interface, member, moment_of(since), seconds)
         else:
             found = _past(session, interface, member, moment_of(since))
-        for number, event in enumerate(found, 1):
+        wanted = found if chosen is None else (event for event in found if event.host in chosen)
+        for number, event in enumerate(wanted, 1):
             _print_event(session, event)
             if number == count:
                 return
 
     reported(session, work)
+
+
+class Chosen:
+    """The hosts of which something is so, as the conductor knows them. It is asked again now and then: hosts
+    change, and come."""
+
+    def __init__(self, session: Session, where: Where) -> None:
+        self._session = session
+        self._where = where
+        self._uuids: frozenset[str] = frozenset()
+        self._asked = -inf
+
+    def __contains__(self, uuid: str) -> bool:
+        if time.monotonic() - self._asked > REFRESH_SECONDS:
+            told = self._session.ask(AGGREGATES, "select", Verb.CALL, {"where": list(self._where.texts())})
+            hosts = told.get("hosts") if isinstance(told, dict) else None
+            rows = hosts if isinstance(hosts, list) else []
+            self._uuids = frozenset(str(each["uuid"]) for each in rows if isinstance(each, dict))
+            self._asked = time.monotonic()
+        return uuid in self._uuids
+
+
+def _chosen(session: Session) -> Chosen | None:
+    """The hosts that the options mean; None: whoever is heard. From here on the broker itself is asked."""
+    wide = session.wide
+    if wide is None:
+        return None
+    session.widen(None)
+    return Chosen(session, wide.plan.where) if wide.plan.where.requirements else None
 
 
 def _past(session: Session, interface: str, member: str, since: int) -> Iterator[Event]:
