@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from libmh.extra_specs import REQUIRED, TRAIT, Asked, Spec, asked, nearest
 from libmh.spec import Plain
@@ -146,10 +147,12 @@ def _in_facts(facts: Mapping[str, Plain], spec: Spec) -> Finding:
     return Finding(spec.text, answer.matched, said, seen, spec.requirement.wanted())
 
 
-def capability(facts: Mapping[str, Plain], path: Sequence[str]) -> Plain:
+def capability(facts: Mapping[str, Plain], path: tuple[str, ...]) -> Plain:
     """What a host reports at a path; None where it does not. A name of Nova's that the host does not use is
     made from its facts."""
     found: Plain = facts.get(path[0])
+    if found is None and path in NOVA_PATHS:
+        return facts.get(NOVA_PATHS[path])
     if found is None and path[0] in NOVA_NAMES:
         found = nova_fact(facts, path[0])
     for name in path[1:]:
@@ -171,6 +174,15 @@ def _loaded(text: str) -> Plain:
 
 NOVA_NAMES = ("vcpus_total", "total_usable_ram_mb", "total_usable_disk_gb", "cpu_info")
 """Of Nova's HostState, that can be made from what hosts report."""
+NOVA_PATHS: Mapping[tuple[str, ...], str] = MappingProxyType(
+    {
+        ("vcpus_total",): "cpu_count",
+        ("cpu_info", "arch"): "arch",
+        ("cpu_info", "model"): "cpu_model",
+        ("cpu_info", "features"): "cpu_flags",
+    }
+)
+"""Those that are a fact as it is."""
 
 
 def nova_fact(facts: Mapping[str, Plain], name: str) -> Plain:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 from libmh import extra_specs, selection, weighing
 from libmh.api.placement import Candidate, Flavor, Policy, Rejected, Selection, Weight
@@ -17,6 +18,8 @@ from mh_conductor.store import Store
 
 MAX_HINTS = 20
 MAX_HINT = 32_000
+MAX_DETAILED = 1000
+"""Candidates that are told what their weight is made of."""
 MAX_SHOWN = 5
 SHOWN = 60
 
@@ -129,8 +132,33 @@ def _ranked(snapshot: Snapshot, hosts: list[Known], policy: Policy, limit: int) 
     order: Iterable[int] = range(len(hosts))
     if scales:
         order = sorted(order, key=[-weight for weight in weights].__getitem__)
-    chosen = list(order)[: limit or None]
-    return [_candidate(snapshot, hosts[at], weights[at], scales, at) for at in chosen]
+    return list(_candidates(snapshot, hosts, weights, scales, list(order)[: limit or None]))
+
+
+def _candidates(
+    snapshot: Snapshot, hosts: list[Known], weights: list[float], scales: list[Scale], chosen: list[int]
+) -> Iterator[Candidate]:
+    zones = snapshot.zones
+    detailed = chosen[:MAX_DETAILED]
+    of_each = zip(*(_weights(each, detailed) for each in scales), strict=True) if scales else iter(())
+    for at, told in zip(chosen, chain(of_each, repeat(())), strict=False):
+        host = hosts[at]
+        yield Candidate(
+            host.uuid,
+            host.hostname,
+            host.last_seen,
+            zones.get(host.uuid, DEFAULT_ZONE),
+            weights[at],
+            [weight for weight in told if weight is not None] or None,
+        )
+
+
+def _weights(scale: Scale, chosen: list[int]) -> list[Weight | None]:
+    name, raws, shares, multipliers = scale.weigher.name, scale.raws, scale.shares, scale.multipliers
+    return [
+        None if (raw := raws[at]) is None else Weight(name, raw, shares[at], multipliers[at])
+        for at in chosen
+    ]
 
 
 def _scale(snapshot: Snapshot, hosts: list[Known], weigher: Weigher, multiplier: float) -> Scale | None:
@@ -163,18 +191,6 @@ def _sums(scales: Sequence[Scale], count: int) -> list[float]:
             for total, share, times in zip(sums, scale.shares, scale.multipliers, strict=True)
         ]
     return sums
-
-
-def _candidate(
-    snapshot: Snapshot, host: Known, weight: float, scales: Sequence[Scale], at: int
-) -> Candidate:
-    weights = [
-        Weight(scale.weigher.name, raw, scale.shares[at], scale.multipliers[at])
-        for scale in scales
-        if (raw := scale.raws[at]) is not None
-    ]
-    zone = snapshot.zones.get(host.uuid, DEFAULT_ZONE)
-    return Candidate(host.uuid, host.hostname, host.last_seen, zone, weight, weights or None)
 
 
 # why the others do not fit

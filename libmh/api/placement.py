@@ -45,7 +45,7 @@ class Candidate:
     last_seen: Annotated[Time, "last report, by the conductor's clock"]
     zone: Annotated[str, "its availability zone, or the default one"] = ""
     weight: Annotated[float, "the sum; the more, the better"] = 0.0
-    weights: Annotated[list[Weight] | None, "of each weigher, where there are any"] = None
+    weights: Annotated[list[Weight] | None, "of each weigher; of the first 1,000 hosts alone"] = None
 
 
 @dataclass(frozen=True, slots=True)
