@@ -1,7 +1,8 @@
 """The conductor's interfaces as callers meet them: through dispatch, in memory."""
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ import fleet
 from libmh.api.aggregates import Aggregates, Reports
 from libmh.call import Request
 from libmh.context import Context
-from libmh.errors import InvalidArguments, NotFound, Problem
+from libmh.errors import Conflict, InvalidArguments, NotFound, Problem
 from libmh.events import Event
 from libmh.remote import BlockingConnection
 from libmh.spec import Plain, interface_of
 from libmh.testing import conforming, loopback, unanswered
 from libmh.wire import dump
+from mh_conductor import hosts
 from mh_conductor.intake import Intake
 from mh_conductor.records import REPORT
 from mh_conductor.reporting import ReportIntake, announce
@@ -277,3 +279,42 @@ def test_hosts_are_selected_by_what_they_reported(conductor: Fleet) -> None:
     for wrong in ("memory_gib", "memory_gib=", "=8", "memory_gib=>=64", "memory_gib=> 64"):
         with pytest.raises(InvalidArguments, match="where: "):
             conductor.aggregates.select([wrong])
+
+
+def test_fields_of_a_newer_peer_are_kept(conductor: Fleet) -> None:
+    assert isinstance(GOOD, dict)
+    assert isinstance(GOOD["facts"], dict)
+    arch = {**GOOD["facts"]["arch"], "confidence": 0.5}
+    newer = {**GOOD, "mood": {"of": ["the", "future", None]}, "facts": {**GOOD["facts"], "arch": arch}}
+    conductor.connection.request(Request(interface_of(Reports).name, "report", arguments=[newer]))
+    with conductor.store.read() as connection:
+        kept = json.loads(hosts.report_text(connection, fleet.uuid_of(1)))
+    assert (kept["mood"], kept["facts"]["arch"]["confidence"]) == ({"of": ["the", "future", None]}, 0.5)
+    assert dump(REPORT, conductor.aggregates.report("node1"), "report") == GOOD
+    assert conductor.aggregates.show("arch-x86_64").hosts == ["node1"]
+
+
+@pytest.mark.parametrize(
+    "odd", [{"mood": float("nan")}, {"mood": "\0"}, {"mood": "x" * 70_000}, {"mood": [[[]]] * 300_000}]
+)
+def test_nonsense_in_unknown_fields_is_refused(conductor: Fleet, odd: dict[str, Plain]) -> None:
+    assert isinstance(GOOD, dict)
+    with pytest.raises(InvalidArguments, match="report"):
+        conductor.connection.request(
+            Request(interface_of(Reports).name, "report", arguments=[{**GOOD, **odd}])
+        )
+    assert conductor.aggregates.hosts() == []
+
+
+def test_a_request_that_comes_to_two_processes_is_carried_out_once(conductor: Fleet) -> None:
+    editing = Request(interface_of(Aggregates).name, "create", arguments=["mine"])
+    conductor.connection.request(editing)
+    with pytest.raises(Conflict, match="carried out already"):
+        conductor.connection.request(replace(editing))
+    with pytest.raises(Conflict, match="already exists"):
+        conductor.connection.request(replace(editing, id="x" * 40))
+    # counted by two callers
+    conductor.connection.request(replace(editing, arguments=["first"], id="1"))
+    conductor.connection.request(replace(editing, arguments=["second"], id="1"))
+    names = [each.name for each in conductor.aggregates.list_aggregates()]
+    assert names == ["first", "mine", "second"]

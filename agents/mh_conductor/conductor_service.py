@@ -11,12 +11,11 @@ from libmh.caller import asking
 from libmh.errors import NotImplementedHere
 from libmh.events import Hub
 from mh_conductor import hosts, registration, registry, workers
-from mh_conductor.editing import again
 from mh_conductor.hosts import Standing
 from mh_conductor.registry import Done
 from mh_conductor.reporting import announce_done
 from mh_conductor.rules import RuleSet
-from mh_conductor.store import Store
+from mh_conductor.store import Store, again
 from mh_conductor.tables import AGGREGATES, HELD
 
 MAX_WHO = 255

@@ -25,6 +25,7 @@ from mh_conductor.compiled import Compiled
 from mh_conductor.hosts import Arrival, Standing
 from mh_conductor.identity import Senders
 from mh_conductor.judge import Subject, subject_of
+from mh_conductor.newer import keep_unknown
 from mh_conductor.plan import Plan, orphans
 from mh_conductor.records import canonical, compact, plain_report, report_of
 from mh_conductor.registration import awaited, stamp_places, succeed
@@ -58,16 +59,18 @@ class Outcome:
     back: bool = False
 
 
-def arrival_of(report: CapabilityReport, unknown: Mapping[str, Plain] = NOTHING) -> Arrival:
-    """A checked report as it is kept, with what it told of which nothing is known here. Raises
+def arrival_of(report: CapabilityReport, came: Mapping[str, Plain] = NOTHING) -> Arrival:
+    """A checked report as it is kept; `came` is its plain tree, which may tell more. Raises
     `InvalidArguments`."""
     check(report)
+    plain = plain_report(report)
+    keep_unknown(plain, came)
     # without the times of observation, which are new in every report
     told = {name: (fact.status, fact.value) for name, fact in report.facts.items()}
     what = [KEPT, report.hostname, report.boot_id, report.agent_version, told, sorted(report.traits)]
     try:
         digest = hashlib.sha256(canonical(what).encode()).hexdigest()
-        text = compact({**unknown, **plain_report(report)} if unknown else plain_report(report))
+        text = compact(plain)
     except TypeError as error:  # bytes: nothing else that `parse` lets through has no JSON
         raise InvalidArguments(
             "report.facts: expected values of text, numbers, booleans, lists and maps",
@@ -116,11 +119,11 @@ class Intake:
         self._senders = senders
 
     def take(
-        self, report: CapabilityReport, who: str | None = None, unknown: Mapping[str, Plain] = NOTHING
+        self, report: CapabilityReport, who: str | None = None, came: Mapping[str, Plain] = NOTHING
     ) -> Outcome:
-        """Take one report in, which came from `who`, None for nobody in particular. Raises
+        """Take one report in, from `who`, None for nobody in particular; `came` is its plain tree. Raises
         `InvalidArguments` for the report, `NotAuthorized` for its sender, and what `Store.write` raises."""
-        arrival = arrival_of(report, unknown)
+        arrival = arrival_of(report, came)
         return self._again(lambda connection: self._take(connection, report, arrival, who))
 
     def reconcile(self) -> list[Outcome]:

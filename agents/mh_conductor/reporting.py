@@ -5,11 +5,13 @@ import time
 from collections.abc import Iterable
 
 from libmh.api.aggregates import Accepted, Aggregates, CapabilityReport, HostState, Reports
+from libmh.call import answered
 from libmh.caller import asking
 from libmh.errors import InvalidArguments, NotAuthorized, Problem
 from libmh.events import Hub
 from mh_conductor.identity import sender
 from mh_conductor.intake import Intake, Outcome
+from mh_conductor.newer import report_as_it_came
 from mh_conductor.registry import Done
 from mh_conductor.workers import Tally
 
@@ -27,7 +29,7 @@ class ReportIntake(Reports):
 
     def report(self, report: CapabilityReport) -> Accepted:
         try:
-            outcome = self._intake.take(report, sender(asking()))
+            outcome = self._intake.take(report, sender(asking()), report_as_it_came(answered()))
         except (InvalidArguments, NotAuthorized) as problem:
             self._tally.refuse(problem)
             log.warning("a report by %r was refused: %s", asking().identity[:MAX_SHOWN], problem)

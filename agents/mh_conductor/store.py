@@ -19,7 +19,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
 
 from libmh.errors import BackendFailed, Conflict, InvalidArguments, Problem, Unavailable
-from mh_conductor import protocol
+from mh_conductor import once, protocol
 
 T = TypeVar("T")
 log = logging.getLogger("mh_conductor.store")
@@ -78,6 +78,7 @@ def again(store: Store, attempt: Callable[[Connection], T]) -> T:
     for _ in range(MAX_ATTEMPTS):
         try:
             with store.write() as connection:
+                once.note(connection)
                 return attempt(connection)
         except LostRace as lost:
             log.info("%s, reading again", lost)

@@ -205,6 +205,14 @@ WORKERS = Table(
     Column("last_error_at", BigInteger, nullable=False),
 )
 
+# what people asked for and was carried out lately, by a digest of who and which: it may come again
+REQUESTS = Table(
+    "requests",
+    METADATA,
+    Column("id", String(64), primary_key=True),
+    Column("time", BigInteger, nullable=False),
+)
+
 # what one process at a time does: whoever holds the row until then
 LEASES = Table(
     "leases",

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from libmh.agent import software_version
 from libmh.api.conductor import Worker
 from libmh.errors import Problem
-from mh_conductor import clock, protocol
+from mh_conductor import clock, once, protocol
 from mh_conductor.store import Store
 from mh_conductor.tables import WORKERS
 
@@ -110,6 +110,7 @@ def write(connection: Connection, tally: Tally) -> None:
     if not connection.execute(_WRITE.values(values), {"which": tally.id}).rowcount:
         who = {"id": tally.id, "version": software_version(), "protocol": protocol.PROTOCOL}
         connection.execute(insert(WORKERS), {**who, "started": tally.started, **values})
+    once.forget(connection)
     connection.execute(_BURY, {"before": now - STALE_SECONDS * SECOND})
 
 

@@ -125,6 +125,12 @@ def _workers() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_workers"),
     )
     op.create_table(
+        "requests",
+        sa.Column("id", sa.String(64), nullable=False),
+        sa.Column("time", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_requests"),
+    )
+    op.create_table(
         "leases",
         sa.Column("name", sa.String(64), nullable=False),
         sa.Column("holder", sa.String(255), nullable=False),
@@ -155,7 +161,7 @@ def _sinks() -> None:
 def downgrade() -> None:
     """Back to the first store."""
     for name in (
-        *("sink_plans", "sinks", "leases", "workers", "verdicts", "held", "rules"),
+        *("sink_plans", "sinks", "leases", "requests", "workers", "verdicts", "held", "rules"),
         *("flavor_extra_specs", "flavors"),
     ):
         op.drop_table(name)
