@@ -21,7 +21,7 @@ def listing(connection: Connection) -> list[Aggregate]:
 
 
 def find(connection: Connection, which: str | int) -> Aggregate:
-    """By name, UUID or id, in this order; a number is an id. Raises `NotFound`."""
+    """By UUID, which is its identity, by name or by id, in this order; a number is an id. Raises `NotFound`."""
     row = locate(connection, which)
     return _aggregates(connection, [row], row.id)[0]
 
@@ -38,7 +38,7 @@ def locate(connection: Connection, which: str | int) -> Row[Any]:
 def _meant(which: str | int) -> Iterator[ColumnElement[bool]]:
     if isinstance(which, str):
         if storable(which):
-            yield from (AGGREGATES.c.name == which, AGGREGATES.c.uuid == which)
+            yield from (AGGREGATES.c.uuid == which, AGGREGATES.c.name == which)
         if not (which.isascii() and which.isdigit() and len(which) <= MAX_ID_DIGITS):
             return
     if 0 < int(which) < 10**MAX_ID_DIGITS:
