@@ -21,7 +21,7 @@ def listing(connection: Connection) -> list[Aggregate]:
 
 
 def find(connection: Connection, which: str | int) -> Aggregate:
-    """By UUID, which is its identity, by name or by id, in this order; a number is an id. Raises `NotFound`."""
+    """By UUID, its identity, by name or by id, in this order; a number is an id. Raises `NotFound`."""
     row = locate(connection, which)
     return _aggregates(connection, [row], row.id)[0]
 
