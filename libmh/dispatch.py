@@ -270,7 +270,8 @@ class Dispatcher:
         return dict(await asyncio.shield(reading))
 
     async def _read_missing(self, bound: Bound, deadline: float | None) -> dict[str, Plain]:
-        answer, missing = self._readings.all_now(bound)
+        held, missing = self._readings.all_now(bound)
+        answer = dict(held)
         values = await asyncio.gather(
             *(self._readings.get(bound, member, deadline) for member in missing), return_exceptions=True
         )

@@ -39,13 +39,28 @@ class _Inline:
         return self.value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Whole:
     """All values of an interface until the first of them is old; inline ones are asked again each time."""
 
     until: float
     values: dict[str, Plain]
     inline: tuple[_Inline, ...]
+
+    def refresh(self) -> bool:
+        """Ask the inline properties again; False where one has nothing to say this time. Values that were
+        given out stay as they are."""
+        for each in self.inline:
+            try:
+                value = each.ask()
+            except (Problem, LookupError, BrokenProvider):  # asked again in the long way, it is told there
+                return False
+            if value is None:
+                return False
+            name = each.call.member.name
+            if value is not self.values[name]:
+                self.values = {**self.values, name: value}
+        return True
 
 
 class Readings:
@@ -60,14 +75,13 @@ class Readings:
 
     def all_now(self, bound: Bound) -> tuple[dict[str, Plain], list[Member]]:
         """What memory holds of all properties, and what has to be read; the unknown and the failed are left
-        out."""
+        out. While nothing has changed it is the same map for all who ask, and nobody may change it."""
         whole = self._whole.get(bound.interface.name)
-        if whole is not None and whole.until >= time.monotonic():
-            values = dict(whole.values)
-            if _refresh(values, whole.inline):
-                return values, []
+        if whole is not None and whole.until >= time.monotonic() and whole.refresh():
+            return whole.values, []
         forgotten = self.forgotten
-        values, missing = {}, []
+        values: dict[str, Plain] = {}
+        missing: list[Member] = []
         for member in bound.interface.of(Kind.PROPERTY):
             try:
                 value = self.now(bound, member)
@@ -90,7 +104,7 @@ class Readings:
         if any(member.name not in values for member in inline):
             return
         asked = tuple(_Inline(_reading(bound, member), None, None) for member in inline)
-        self._whole[bound.interface.name] = _Whole(until, dict(values), asked)
+        self._whole[bound.interface.name] = _Whole(until, values, asked)
         if forgotten != self.forgotten:  # meanwhile, by another thread
             self._whole.pop(bound.interface.name, None)
 
@@ -156,19 +170,6 @@ class Readings:
             del self._under_way[member]
         if not done.cancelled():
             done.exception()  # seen: the callers get it
-
-
-def _refresh(values: dict[str, Plain], inline: tuple[_Inline, ...]) -> bool:
-    """Ask the inline properties again; False where one has nothing to say this time."""
-    for each in inline:
-        try:
-            value = each.ask()
-        except (Problem, LookupError, BrokenProvider):  # asked again in the long way, it is told there
-            return False
-        if value is None:
-            return False
-        values[each.call.member.name] = value
-    return True
 
 
 def _reading(bound: Bound, member: Member) -> Call:

@@ -28,7 +28,7 @@ class Bodies:
         """A map of properties by name."""
         given = values if isinstance(values, dict) else {}
         whole = self._whole.get((form, interface.name))
-        if whole is not None and len(whole[0]) == len(given) and _same(whole[0], given):
+        if whole is not None and (whole[0] is given or _same(whole[0], given)):
             return whole[1]
         parts = [
             self._part(interface, name, value, form) for name, value in given.items() if value is not None
@@ -88,7 +88,11 @@ class Bodies:
 
 def _same(held: dict[str, Plain], given: dict[str, Plain]) -> bool:
     """Whether two maps hold the very same objects under the same names."""
-    return all(map(operator.is_, held.values(), given.values())) and list(held) == list(given)
+    return (
+        len(held) == len(given)
+        and all(map(operator.is_, held.values(), given.values()))
+        and list(held) == list(given)
+    )
 
 
 def _fit(declared: Any, value: Plain) -> Any:

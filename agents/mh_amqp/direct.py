@@ -86,6 +86,8 @@ class Direct:
             sender = peer.replies.get(to)
             if sender is None:
                 raise Unavailable(f"'{to}' is no reply address of this connection")
+            if sender.offer(raw):
+                return
             if not sender.ready() and self._held() + len(raw) > MAX_HELD:
                 raise Unavailable("too much waits for consoles that take no replies")
             sender.send(raw, settled=True)

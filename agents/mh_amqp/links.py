@@ -147,6 +147,13 @@ class Sender:
             return False
         return self._room()
 
+    def offer(self, raw: bytes) -> bool:
+        """Send a settled message if it goes out now; False when it would be kept, or refused."""
+        if not raw or len(raw) > SMALL or not self.ready():
+            return False
+        self._transmit(raw, nothing, settled=True)
+        return True
+
     def send(self, raw: bytes, *, settled: bool = False, on_outcome: OnOutcome = nothing) -> None:
         """Send one encoded message, or keep it until there is credit. Raises `Unavailable`: closed, or too
         much kept; `InvalidArguments` for one that is larger than the peer takes.
