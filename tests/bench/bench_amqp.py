@@ -31,6 +31,8 @@ from mh_amqp.pump import Closed  # noqa: E402
 
 OWED = 0.7
 ROUNDS = 5
+PLACE = b"0000000000000000-bench-id"
+"""Where each request has its number."""
 BODIES = {
     "amqp": Message(value=codec.map_of([])),
     "json": Message(content_type=messages.JSON, data=b""),
@@ -73,9 +75,10 @@ async def echo(size: int) -> None:
 
 @dataclass(slots=True)
 class Requester:
-    """Keeps so many requests in flight; each reply starts the next."""
+    """Keeps so many requests in flight; each reply starts the next. It costs less than whoever answers: a
+    request is encoded once, and a reply only counted."""
 
-    template: Message
+    raw: bytes = b""
     sender: Sender | None = None
     count: int = 0
     size: int = 0
@@ -84,7 +87,6 @@ class Requester:
     landed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def came(self, delivery: Delivery) -> None:
-        messages.decode(delivery.raw)
         self.size = len(delivery.raw)
         self.count += 1
         self.flying -= 1
@@ -96,8 +98,8 @@ class Requester:
     def start(self) -> None:
         self.flying += 1
         if self.sender is not None:
-            identity = codec.string(f"bench-{self.count}-{self.flying}-0123456789")
-            self.sender.send(messages.encode(replace(self.template, message_id=identity)))
+            number = f"{self.count:016}-{self.flying:08}".encode()
+            self.sender.send(self.raw.replace(PLACE, number, 1))
 
 
 async def measure(port: int, form: str, in_flight: int, seconds: float) -> tuple[float, int, int]:
@@ -105,9 +107,10 @@ async def measure(port: int, form: str, in_flight: int, seconds: float) -> tuple
     connection = await dial("127.0.0.1", port, container="bench")
     sender = await connection.sender(MANAGEMENT, shared=True)
     properties = {"operation": "READ", "type": "org.matahariproject.Host", "name": "self"}
-    requester = Requester(replace(BODIES[form], to=MANAGEMENT, properties=properties), sender)
+    requester = Requester(sender=sender)
     receiver = await connection.receiver(None, requester.came, dynamic=True, credit=1000, shared=True)
-    requester.template = replace(requester.template, reply_to=receiver.address)
+    asked = replace(BODIES[form], to=MANAGEMENT, properties=properties, reply_to=receiver.address)
+    requester.raw = messages.encode(replace(asked, message_id=codec.string(PLACE.decode())))
     started = time.perf_counter()
     requester.ends = started + seconds
     for _ in range(in_flight):
