@@ -320,7 +320,9 @@ def take_tour(local: str, broker: str) -> tuple[str, str]:
             raise Stopped(f"this host was in no aggregate {ARRIVAL_SECONDS:g} s after its agent was ready")
     show("4. Its capability report, as the conductor has it", "--on", broker, "aggregate", "report", uuid)
     show("5. The aggregates that it joined, by rule", "--on", broker, "aggregate", "list")
-    show("6. And why", "--on", broker, "aggregate", "why", uuid)
+    show("6. And why", "--on", broker, "why", uuid)
+    show("7. The fleet at a glance", "--on", broker, "hosts")
+    show("8. Where something fits", "--on", broker, "select", "memory=>= 1", "--limit", "5")
     return uuid, member_of[0]
 
 
@@ -337,7 +339,7 @@ def suggest(local: str, broker: str, uuid: str, aggregate: str) -> None:
         ["--on", local, "services", "list"],
         ["--on", f"{broker}/{uuid}", "agent"],
         ["--on", broker, "events"],
-        ["--on", broker, "aggregate", "why", uuid, aggregate],
+        ["--on", broker, "why", uuid, aggregate],
     ):
         print(f"  {shlex.join([str(command), *words])}")
 

@@ -20,7 +20,10 @@ from waiting import wait_for
 
 TOUR = str(ROOT / "packaging" / "tour.py")
 STOPS = ("1. This host, over D-Bus", "2. The same host, over AMQP", "3. A live heartbeat")
-FLEET_STOPS = ("4. Its capability report", "5. The aggregates that it joined", "6. And why")
+FLEET_STOPS = (
+    *("4. Its capability report", "5. The aggregates that it joined", "6. And why"),
+    *("7. The fleet at a glance", "8. Where something fits"),
+)
 DAEMONS = ("dbus-daemon", "mh-dbus", "mh-broker", "mh-conductor", "mh-amqp")
 UP = "Ctrl-C ends it all."
 
@@ -74,7 +77,7 @@ def test_the_tour_shows_one_host_end_to_end(tmp_path: Path) -> None:
     places = [done.stdout.find(stop) for stop in (*STOPS, *FLEET_STOPS, "The tour is complete.")]
     assert -1 not in places, done.stdout
     assert places == sorted(places)
-    assert done.stdout.count("\n$ mhctl --on ") == 6
+    assert done.stdout.count("\n$ mhctl --on ") == 8
 
 
 def test_the_tour_ends_its_daemons_and_guards_its_state(tmp_path: Path) -> None:

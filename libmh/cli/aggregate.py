@@ -17,7 +17,6 @@ from libmh.errors import InvalidArguments, Problem
 from libmh.spec import Plain, interface_of
 
 INTERFACE = interface_of(Aggregates)
-ZONE = "availability_zone"
 
 
 def named(key: str, answer: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, str]]:
@@ -70,15 +69,15 @@ def set_command(
     """Change an aggregate's name, zone or metadata; keys that are not named stay."""
 
     def work() -> None:
-        metadata = properties_of(properties) | ({ZONE: zone} if zone is not None else {})
-        if not metadata and new_name is None:
+        metadata = properties_of(properties)
+        if not metadata and new_name is None and zone is None:
             raise InvalidArguments("nothing to set: expected --name, --zone or --property")
+        if new_name is not None or zone is not None:
+            given: dict[str, Plain] = {"name": name, "new_name": new_name or "", "zone": zone or ""}
+            answer = session.ask(INTERFACE, "update", Verb.CALL, given)
         if metadata:
-            answer = session.ask(
-                INTERFACE, "set_metadata", Verb.CALL, {"name": name, "metadata": {**metadata}}
-            )
-        if new_name is not None:
-            answer = session.ask(INTERFACE, "rename", Verb.CALL, {"name": name, "new_name": new_name})
+            given = {"name": new_name or name, "metadata": {**metadata}}
+            answer = session.ask(INTERFACE, "set_metadata", Verb.CALL, given)
         session.print(INTERFACE.members["rename"].results[0].type, answer)
 
     reported(session, work)

@@ -1,5 +1,6 @@
 """`mhctl hosts`: the fleet at a glance."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from libmh.api.conductor import Conductor
 from libmh.call import Verb
 from libmh.cli.aggregate import HostName
 from libmh.cli.members import agree
-from libmh.cli.render import as_json, moment, table, word
+from libmh.cli.render import as_json, table, word
 from libmh.cli.session import Session, pass_session, reported
 from libmh.errors import InvalidArguments
 from libmh.spec import Plain, interface_of
@@ -18,6 +19,7 @@ from libmh.spec import Plain, interface_of
 AGGREGATES, CONDUCTOR = interface_of(Aggregates), interface_of(Conductor)
 PAGE = 1000
 MAX_PAGES = 1000
+AGES = (("d", 86_400), ("h", 3600), ("m", 60))
 HEADS = (
     "hostname",
     "state",
@@ -27,7 +29,7 @@ HEADS = (
     "system",
     "arch",
     "zone",
-    "last seen",
+    "seen",
     "aggregates",
 )
 
@@ -71,14 +73,23 @@ def _list(session: Session, state: str | None) -> None:
     reported(session, work)
 
 
+def _age(nanoseconds: int) -> str:
+    """How long ago that was, in the largest unit of which it is some: `40s ago`, `3d ago`."""
+    if not nanoseconds:
+        return "never"
+    seconds = max(0, (time.time_ns() - nanoseconds) // 10**9)
+    unit, size = next(((unit, size) for unit, size in AGES if seconds >= 2 * size), ("s", 1))
+    return f"{seconds // size}{unit} ago"
+
+
 def _row(host: dict[str, Any]) -> list[str]:
     known: dict[str, Any] = host["summary"]
     memory = f"{word(known['memory_gib'])} GiB" if "memory_gib" in known else "-"
-    system = " ".join(word(known[name]) for name in ("os_name", "os_version") if name in known) or "-"
+    system = word(known.get("os_name") or known.get("os_id") or "-")
     return [
         *(word(host["hostname"]), word(host["state"]), word(host["agent_version"] or "-")),
         *(word(known.get("cpu_count", "-")), memory, system, word(known.get("arch", "-"))),
-        *(word(host["zone"]), moment(int(host["last_seen"])), word(", ".join(host["aggregates"]) or "-")),
+        *(word(host["zone"]), _age(int(host["last_seen"])), word(", ".join(host["aggregates"]) or "-")),
     ]
 
 
