@@ -43,7 +43,20 @@ PERMISSIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("libmh", ("libmh",)),
     ("mh_dbus", ("libmh", "mh_dbus")),
     ("mh_amqp", ("libmh", "mh_amqp", "proton", "cproton", "scramp", "cryptography", "dns")),
-    ("mh_conductor", ("libmh", "mh_conductor", "sqlalchemy", "alembic", "starlette", "uvicorn", "jsonschema", "openstack")),
+    (
+        "mh_conductor",
+        (
+            "libmh",
+            "mh_conductor",
+            "sqlalchemy",
+            "alembic",
+            "starlette",
+            "uvicorn",
+            "jsonschema",
+            "openstack",
+            "keystonemiddleware",
+        ),
+    ),
 )
 REFUSALS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("libmh.cli", ("libmh.linux",)),

@@ -22,6 +22,7 @@ from mh_conductor.conductor_service import FleetConductor
 from mh_conductor.identity import senders
 from mh_conductor.intake import Intake
 from mh_conductor.reporting import ReportIntake, announce
+from mh_conductor.rest import options as rest
 from mh_conductor.rules import DEFAULT, load
 from mh_conductor.service import FleetAggregates
 from mh_conductor.sinks.service import FleetSinks
@@ -41,6 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rules", metavar="FILE", default=DEFAULT, help="TOML; 'default': the ones that are shipped"
     )
+    rest.add_options(parser)
 
 
 async def body(process: Process) -> None:
@@ -72,8 +74,9 @@ async def body(process: Process) -> None:
             announce(context.events, outcome)
         requests = tuple(interface_of(each).name for each in (Aggregates, Conductor, Sinks, Agent))
         addresses = {REQUESTS: requests, REPORTS: (interface_of(Reports).name,)}
-        serving = serve(process, urls, agent.dispatcher, addresses, agent.connections)
-        await until_displaced(process, serving, keep(store, tally))
+        async with rest.web(process, agent.dispatcher):
+            serving = serve(process, urls, agent.dispatcher, addresses, agent.connections)
+            await until_displaced(process, serving, keep(store, tally))
     finally:
         await asyncio.to_thread(farewell, store, tally)
         store.close()
@@ -97,7 +100,7 @@ COMMAND = Command(
     "Makes host aggregates from the capability reports of hosts.",
     body,
     add_options,
-    frozenset({"authority", "roles", "signing", "amqp", "tls", "reports", "sink"}),
+    rest.TABLES | {"authority", "roles", "signing", "amqp", "tls", "reports", "sink"},
 )
 
 

@@ -1,0 +1,169 @@
+"""`mh-conductor --http`: uvicorn in the process's own loop."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from libmh.dispatch import Dispatcher
+from libmh.errors import InvalidArguments
+from libmh.serve import Process
+from mh_conductor.rest.application import Entrance, application
+from mh_conductor.rest.authority import authority
+from mh_conductor.rest.entrance import OnLoopback, WithTokens, is_loopback, tokens_of
+from mh_conductor.rest.keystone import keystone
+from mh_conductor.rest.patience import Limits, Patient
+from mh_conductor.rest.secured import Secured, secured_of
+from mh_conductor.rest.watched import Watched
+
+log = logging.getLogger("mh_conductor.rest")
+BACKLOG = 256
+KEEP_ALIVE_SECONDS = 20
+MAX_HEAD = 65_536
+STOP_SECONDS = 5
+TICK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to listen."""
+
+    host: str
+    port: int
+    tls: bool
+
+
+def place_of(text: str) -> Place:
+    """Raises `InvalidArguments`."""
+    scheme, _, rest = text.rpartition("://")
+    try:
+        found = urlsplit(f"//{rest}")
+        host, port = found.hostname, found.port
+    except ValueError:
+        host, port = None, None
+    if host is None or port is None or found.path or scheme not in ("", "http", "https"):
+        raise InvalidArguments(f"--http: expected HOST:PORT, got '{text}'", argument="http")
+    local = is_loopback(host)
+    if not local and scheme == "http":
+        raise InvalidArguments(f"--http: '{text}' is not loopback, and needs TLS", argument="http")
+    return Place(host, port, scheme == "https" or not local)
+
+
+def entrance_of(process: Process, place: Place) -> Entrance:
+    """Who may come in there. Raises `InvalidArguments` where everybody could, and should not."""
+    options = process.options
+    if options.http_tokens and options.keystone:
+        raise InvalidArguments("--http-tokens and --keystone: expected one of them", argument="keystone")
+    if options.keystone:
+        return keystone(options.keystone, process.config.get("keystone-roles", {}))
+    if options.http_tokens:
+        return WithTokens(Watched(Path(options.http_tokens), tokens_of))
+    if not is_loopback(place.host):
+        raise InvalidArguments(
+            f"--http: beyond loopback '{place.host}' needs --http-tokens FILE or --keystone FILE",
+            argument="http",
+        )
+    return OnLoopback()
+
+
+@asynccontextmanager
+async def listening(process: Process, dispatcher: Dispatcher) -> AsyncIterator[None]:
+    """Serve the dispatcher's interfaces as `--http` says, as long as the block runs; the policy is asked
+    about whoever came in there."""
+    place = place_of(process.options.http)
+    tls = secured_of(process.config) if place.tls else None
+    if place.tls and tls is None:
+        raise InvalidArguments("--http: TLS needs a certificate and its key in [tls]", argument="http")
+    entrance = entrance_of(process, place)
+    rights = authority(process.config, process.options.config)
+    own = Dispatcher(dispatcher.interfaces, dispatcher.context, rights)
+    async with serving(Web(application(own, entrance), tls), place):
+        yield
+
+
+@dataclass(slots=True)
+class Web:
+    """A web server for an application; `limits` guards against those who are slow, or many."""
+
+    app: Starlette
+    tls: Secured | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    def configuration(self) -> uvicorn.Config:
+        limits = self.limits
+
+        def protocol(**options: object) -> asyncio.Protocol:
+            return Patient(H11Protocol(**options), limits)  # type: ignore[arg-type] # they are uvicorn's own
+
+        config = uvicorn.Config(
+            self.app,
+            http=protocol,  # type: ignore[arg-type] # called like a class
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=STOP_SECONDS,
+            h11_max_incomplete_event_size=MAX_HEAD,
+        )
+        config.load()
+        if self.tls is not None:
+            config.ssl = self.tls.listening()
+        return config
+
+
+@asynccontextmanager
+async def serving(web: Web, place: Place) -> AsyncIterator[str]:
+    """Listen as long as the block runs, and tell the URL; then finish what was asked. Raises
+    `InvalidArguments` for a place that cannot be had."""
+    config = web.configuration()
+    bound = await asyncio.to_thread(_bound, place)
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup(sockets=[bound])
+    url = f"{'https' if web.tls else 'http'}://{_shown(place.host)}:{bound.getsockname()[1]}"
+    log.info("listening on %s", url)
+    ticks = asyncio.create_task(_tick(server))
+    try:
+        yield url
+    finally:
+        ticks.cancel()
+        await server.shutdown(sockets=[bound])
+
+
+async def _tick(server: uvicorn.Server) -> None:
+    """The date of the answers. uvicorn's own loop would wake ten times a second, and take the signals."""
+    while True:
+        await server.on_tick(0)
+        await asyncio.sleep(TICK_SECONDS)
+
+
+def _bound(place: Place) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0]
+        with contextlib.ExitStack() as stack:
+            made = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(address)
+            made.listen(BACKLOG)
+            stack.pop_all()
+    except OSError as error:
+        raise InvalidArguments(
+            f"--http: cannot listen on {place.host}:{place.port}: {error.strerror}", argument="http"
+        ) from error
+    return made
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
