@@ -23,6 +23,7 @@ from libmh import errors
 from mh_amqp.connection import Connection, Served
 from mh_amqp.device import connect, is_device, served_at
 from mh_amqp.entrance import Entrance
+from mh_amqp.lifeline import tune
 from mh_amqp.limits import Limits
 from mh_amqp.links import Asked, Delivery, Link, Receiver, Sender
 from mh_amqp.outcome import Outcome, Word, problem
@@ -108,7 +109,8 @@ async def _connect(pump: Pump, host: str, port: int, login: Login, certified: st
         await loop.create_unix_connection(lambda: pump, host)
     else:
         named = None if secured is None else certified
-        await loop.create_connection(lambda: pump, host, port, ssl=secured, server_hostname=named)
+        made, _ = await loop.create_connection(lambda: pump, host, port, ssl=secured, server_hostname=named)
+        tune(made, pump.limits.stall)
 
 
 async def listen(

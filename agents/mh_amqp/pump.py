@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from proton import Collector, ProtonException, Transport
 from proton import Connection as Engine
@@ -190,6 +191,11 @@ class Pump(asyncio.Protocol):
         """`127.0.0.1:4711`; the path or "unix" for a Unix socket."""
         name = self._socket.get_extra_info("peername") if self._socket else None
         return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "unix")
+
+    @property
+    def own(self) -> Any:
+        """Our own end, as `socket.getsockname` tells it; None for what is no socket."""
+        return self._socket.get_extra_info("sockname") if self._socket else None
 
     @property
     def user(self) -> str:

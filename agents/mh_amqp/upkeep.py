@@ -12,6 +12,7 @@ from libmh.connections import Connections
 from libmh.errors import NotAuthorized, Problem, Timeout, Unavailable
 from mh_amqp.connection import Connection
 from mh_amqp.engine import dial
+from mh_amqp.lifeline import kept
 from mh_amqp.limits import Limits
 from mh_amqp.names import PATH_SCHEME, Place, place
 from mh_amqp.security import ANONYMOUS, EXTERNAL, PLAIN, SCRAM, Login
@@ -156,6 +157,7 @@ class Upkeep:
 
     async def _live(self, connection: Connection, url: str) -> str:
         session: asyncio.Future[None] = asyncio.ensure_future(self.session(connection, url))
+        watching = asyncio.ensure_future(kept(connection))
         stopping = asyncio.ensure_future(self.stop.wait())
         over: set[asyncio.Future[Any]] = {session, connection.closed}
         try:
@@ -170,6 +172,7 @@ class Upkeep:
             return str(problem)
         finally:
             stopping.cancel()
+            watching.cancel()
             session.cancel()
             with contextlib.suppress(asyncio.CancelledError, Problem):
                 await session
