@@ -7,6 +7,7 @@ from libmh.api.aggregates import CapabilityReport
 from libmh.api.host import Fact, FactStatus
 from libmh.spec import Plain
 from mh_conductor.intake import Intake
+from mh_conductor.reconcile import Reconciled, Reconciler
 from mh_conductor.rules import RuleSet, parse
 from mh_conductor.store import Store, open_store
 
@@ -78,3 +79,8 @@ def new_store(directory: Path) -> Store:
 
 def new_intake(directory: Path, text: str = RULES) -> Intake:
     return Intake(new_store(directory), rules(text))
+
+
+def bring(store: Store, text: str) -> Reconciled:
+    """Put rules in force, however much they change."""
+    return Reconciler(store, RuleSet(())).load(rules(text), "test", approve=True)

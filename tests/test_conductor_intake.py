@@ -20,7 +20,6 @@ from libmh.spec import Plain
 from mh_conductor import catalogue, hosts, intake, registry, store
 from mh_conductor.intake import Intake
 from mh_conductor.report_check import MAX_FACTS, MAX_REPORT, MAX_TRAITS
-from mh_conductor.rules import RuleSet
 from mh_conductor.tables import HISTORY, HOSTS, MEMBERS
 
 
@@ -258,30 +257,32 @@ def names(taken: Intake) -> dict[str, list[str]]:
         return {each.name: each.hosts for each in catalogue.listing(connection)}
 
 
-def with_rules(taken: Intake, text: str) -> Intake:
-    return Intake(taken._store, fleet.rules(text))
-
-
 def test_new_rules_are_held_against_every_host(tmp_path: Path) -> None:
     taken = fleet.new_intake(tmp_path)
-    taken.reconcile()
     for number in range(1, 4):
         taken.take(fleet.report(number, memory_gib=32 * number))
-    changed = with_rules(taken, fleet.RULES.replace(">= 64", ">= 96").replace('"avx512"', '"wide"'))
-    outcomes = changed.reconcile()
-    assert names(changed) == {"arch-x86_64": ["node1", "node2", "node3"], "big": ["node3"], "wide": [
+    text = fleet.RULES.replace(">= 64", ">= 96").replace('"avx512"', '"wide"')
+    done = fleet.bring(taken._store, text).done
+    assert names(taken) == {"arch-x86_64": ["node1", "node2", "node3"], "big": ["node3"], "wide": [
         "node1", "node2", "node3"]}  # fmt: skip
-    assert [outcome.hostname for outcome in outcomes] == ["node1", "node2", "node3"]
-    assert changed.reconcile() == []
+    assert {each.change.host for each in done} == {"node1", "node2", "node3", ""}
+    assert fleet.bring(taken._store, text).done == ()
+
+
+def test_reports_go_by_the_rules_of_the_store(tmp_path: Path) -> None:
+    taken = fleet.new_intake(tmp_path)
+    fleet.bring(taken._store, fleet.RULES.replace('"avx512"', '"wide"'))
+    assert taken.take(fleet.report()).accepted.aggregates == ["arch-x86_64", "wide"]
+    fleet.bring(taken._store, "")
+    assert taken.take(fleet.report(sequence=2, memory_gib=64)).accepted.aggregates == []
 
 
 def test_without_rules_nothing_of_theirs_is_left(tmp_path: Path) -> None:
     taken = fleet.new_intake(tmp_path)
     taken.take(fleet.report())
-    Intake(taken._store, RuleSet((), "none")).reconcile()
+    fleet.bring(taken._store, "")
     assert names(taken) == {}
-    assert taken._store is not None
-    with_rules(taken, fleet.RULES).reconcile()
+    fleet.bring(taken._store, fleet.RULES)
     assert names(taken) == {"arch-x86_64": ["node1"], "avx512": ["node1"]}
 
 
@@ -290,31 +291,9 @@ def test_an_empty_aggregate_of_a_gone_rule_goes_when_rules_change(tmp_path: Path
     taken.take(fleet.report())
     taken.take(fleet.report(sequence=2, cpu_flags=[]))
     assert names(taken) == {"arch-x86_64": ["node1"], "avx512": []}
-    outcomes = with_rules(taken, fleet.RULES.partition('[[rule]]\nname = "avx512"')[0]).reconcile()
-    assert [str(done.change.kind) for outcome in outcomes for done in outcome.done] == ["deleted"]
+    done = fleet.bring(taken._store, fleet.RULES.partition('[[rule]]\nname = "avx512"')[0]).done
+    assert [str(each.change.kind) for each in done] == ["deleted"]
     assert names(taken) == {"arch-x86_64": ["node1"]}
-
-
-def test_an_interrupted_reconciliation_is_finished_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken = fleet.new_intake(tmp_path)
-    taken.take(fleet.report(1))
-    taken.take(fleet.report(2))
-    changed = with_rules(taken, fleet.RULES.replace('"avx512"', '"wide"'))
-    real, calls = changed._replan, iter([True, False])
-
-    def replan(*arguments: Any, **named: Any) -> Any:
-        if not next(calls):
-            raise KeyboardInterrupt
-        return real(*arguments, **named)
-
-    monkeypatch.setattr(changed, "_replan", replan)
-    with pytest.raises(KeyboardInterrupt):
-        changed.reconcile()
-    assert names(taken) == {"arch-x86_64": ["node1", "node2"], "avx512": ["node2"], "wide": ["node1"]}
-    with_rules(taken, fleet.RULES.replace('"avx512"', '"wide"')).reconcile()
-    assert names(taken) == {"arch-x86_64": ["node1", "node2"], "wide": ["node1", "node2"]}
 
 
 def test_history_tells_changes_and_refusals(tmp_path: Path) -> None:
@@ -349,7 +328,7 @@ def test_zones_of_members_elsewhere_are_seen(tmp_path: Path) -> None:
     taken = fleet.new_intake(tmp_path, ZONED)
     taken.take(fleet.report(1, memory_gib=64))
     taken.take(fleet.report(2))
-    with_rules(taken, ZONED.replace('aggregate = "a"', 'aggregate = "a"\nzone = "az2"')).reconcile()
+    fleet.bring(taken._store, ZONED.replace('aggregate = "a"', 'aggregate = "a"\nzone = "az2"'))
     with taken._store.read() as connection:
         assert catalogue.find(connection, "a").availability_zone is None
         assert catalogue.find(connection, "b").availability_zone == "az1"

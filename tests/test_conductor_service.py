@@ -21,9 +21,10 @@ from libmh.spec import Plain, interface_of
 from libmh.testing import conforming, loopback, unanswered
 from libmh.wire import dump
 from mh_conductor import hosts
+from mh_conductor.governing import tell
 from mh_conductor.intake import Intake
 from mh_conductor.records import REPORT
-from mh_conductor.reporting import ReportIntake, announce
+from mh_conductor.reporting import ReportIntake
 from mh_conductor.service import FleetAggregates
 from mh_conductor.store import Store
 from mh_conductor.tables import AGGREGATES, MEMBERS, VALUES
@@ -228,8 +229,7 @@ def test_new_rules_are_announced(conductor: Fleet) -> None:
     context = Context()
     seen: list[Event] = []
     context.events.subscribe(seen.append)
-    for outcome in Intake(conductor.store, fleet.rules("")).reconcile():
-        announce(context.events, outcome)
+    tell(context.events, fleet.bring(conductor.store, ""))
     assert sorted(str(event.fields["change"]) for event in seen) == ["deleted"] * 2 + ["host-removed"] * 2
 
 

@@ -6,6 +6,7 @@ that a host is judged by one look-up for each fact, however many rules there are
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from libmh.api.host import Fact, FactStatus
 from libmh.spec import Plain
@@ -14,7 +15,8 @@ from mh_conductor.rules import Rule, RuleSet
 from mh_conductor.template import as_text
 
 MAX_VALUES = 4096  # of one fact, that are remembered
-UNSURE = (FactStatus.TIMEOUT, FactStatus.FAILED, FactStatus.DENIED)
+UNKNOWN: tuple[Plain, str] = (None, "")
+UNSURE = frozenset(each.value for each in (FactStatus.TIMEOUT, FactStatus.FAILED, FactStatus.DENIED))
 """The host did not come to know it: that says nothing about the machine."""
 
 
@@ -25,11 +27,6 @@ class Answers:
     yes: int
     unsure: int
     no: int
-
-
-def is_unsure(value: Plain, status: str) -> bool:
-    """Whether a fact without a value has one that could not be read."""
-    return value is None and status in UNSURE
 
 
 def members(mask: int) -> Iterator[int]:
@@ -143,18 +140,25 @@ class Compiled:
 
     def answers(self, facts: Mapping[str, Fact], traits: frozenset[str]) -> Answers:
         """Of a host that tells these."""
+        seen = {name: (fact.value, fact.status) for name, fact in facts.items()}
+        return self._answers(seen, traits)
+
+    def answers_of(self, facts: Mapping[str, Mapping[str, Any]], traits: frozenset[str]) -> Answers:
+        """Of a host by its facts as the store has them."""
+        seen = {name: (fact.get("value"), fact["status"]) for name, fact in facts.items()}
+        return self._answers(seen, traits)
+
+    def _answers(self, seen: Mapping[str, tuple[Plain, str]], traits: frozenset[str]) -> Answers:
         no = unsure = 0
         for name, looking in self._facts.items():
-            fact = facts.get(name)
-            value = fact.value if fact else None
-            lacking = looking.lacking(value)
-            if fact is not None and is_unsure(value, fact.status):
-                unsure |= lacking
+            value, status = seen.get(name, UNKNOWN)
+            if value is None and status in UNSURE:
+                unsure |= looking.lacking(value)
             else:
-                no |= lacking
+                no |= looking.lacking(value)
         lacking = self._traits.lacking(traits)
         # traits are made from facts: where one of those could not be read, its traits are absent too
-        if lacking and any(is_unsure(fact.value, fact.status) for fact in facts.values()):
+        if lacking and any(value is None and status in UNSURE for value, status in seen.values()):
             unsure |= lacking
         else:
             no |= lacking

@@ -8,15 +8,16 @@ from sqlalchemy import Connection, func, select
 from libmh.api.aggregates import Aggregates, FleetHost
 from libmh.api.conductor import Conductor, Forecast, Held, RulesInForce, Status
 from libmh.caller import asking
-from libmh.errors import NotImplementedHere
 from libmh.events import Hub
-from mh_conductor import hosts, registration, registry, workers
+from mh_conductor import held, hosts, registration, registry, workers
+from mh_conductor.governing import Governing
 from mh_conductor.hosts import Standing
 from mh_conductor.registry import Done
 from mh_conductor.reporting import announce_done
+from mh_conductor.rulebook import Rulebook
 from mh_conductor.rules import RuleSet
 from mh_conductor.store import Store, again
-from mh_conductor.tables import AGGREGATES, HELD
+from mh_conductor.tables import AGGREGATES
 
 MAX_WHO = 255
 
@@ -34,7 +35,8 @@ class FleetConductor(Conductor):
         self, store: Store, rules: RuleSet, events: Hub, queued: Callable[[], int | None] = untold
     ) -> None:
         self._store = store
-        self._rules = rules
+        self._book = Rulebook(rules)
+        self._governing = Governing(store, rules, events)
         self._events = events
         self._queued = queued
 
@@ -42,15 +44,16 @@ class FleetConductor(Conductor):
         queued = self._queued()
         with self._store.read() as connection:
             alive = workers.alive(connection)
+            rules = self._book.current(connection).rules
             return Status(
                 generation=registry.generation(connection),
                 hosts=hosts.by_state(connection),
                 aggregates=connection.execute(select(func.count()).select_from(AGGREGATES)).scalar_one(),
-                rules=len(self._rules.rules),
-                digest=self._rules.digest,
+                rules=len(rules.rules),
+                digest=rules.digest,
                 workers=alive,
                 rate=sum(each.rate for each in alive),
-                held=connection.execute(select(func.count()).select_from(HELD)).scalar_one(),
+                held=len(held.waiting(connection)),
                 queued=queued,
                 last_error=workers.last_error(connection),
             )
@@ -74,22 +77,22 @@ class FleetConductor(Conductor):
         return True
 
     def rules(self) -> RulesInForce:
-        raise NotImplementedHere("not yet")
+        return self._governing.rules()
 
     def test_rules(self, text: str) -> Forecast:
-        raise NotImplementedHere("not yet")
+        return self._governing.test_rules(text)
 
     def load_rules(self, text: str, approve: bool = False) -> Forecast:  # noqa: FBT001, FBT002 - as declared
-        raise NotImplementedHere("not yet")
+        return self._governing.load_rules(text, approve=approve)
 
     def held(self) -> list[Held]:
-        raise NotImplementedHere("not yet")
+        return self._governing.held()
 
     def approve(self, id: str) -> bool:  # noqa: A002 - as declared
-        raise NotImplementedHere("not yet")
+        return self._governing.approve(id)
 
     def refuse(self, id: str) -> bool:  # noqa: A002 - as declared
-        raise NotImplementedHere("not yet")
+        return self._governing.refuse(id)
 
     def _tell(self, uuid: str, hostname: str, generation: int) -> None:
         self._events.emit(Aggregates.host_changed, uuid=uuid, hostname=hostname, generation=generation)

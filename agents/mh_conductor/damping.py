@@ -81,7 +81,7 @@ def damp(
     return Damped(tuple(kept), tuple(fresh), tuple(begun))
 
 
-def hold(verdict: Verdict, why: Evidence) -> Verdict:
+def hold(verdict: Verdict, why: Evidence | None) -> Verdict:
     """A member stays wherever the rule put it, a stranger does not join."""
     return replace(verdict, answer=Answer.UNSURE, aggregate="", instead=why)
 

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -26,8 +25,7 @@ from mh_conductor.hosts import Arrival, Standing
 from mh_conductor.identity import Senders
 from mh_conductor.judge import Subject, subject_of
 from mh_conductor.newer import keep_unknown
-from mh_conductor.plan import Plan, orphans
-from mh_conductor.records import canonical, compact, plain_report, report_of
+from mh_conductor.records import canonical, compact, plain_report
 from mh_conductor.registration import awaited, stamp_places, succeed
 from mh_conductor.registry import Done
 from mh_conductor.replan import replan
@@ -126,17 +124,6 @@ class Intake:
         arrival = arrival_of(report, came)
         return self._again(lambda connection: self._take(connection, report, arrival, who))
 
-    def reconcile(self) -> list[Outcome]:
-        """Hold every host against rules that are new; answers where something changed. Begins again where it
-        stopped when it was interrupted: the rules count as applied only at the end."""
-        with self._store.read() as connection:
-            if registry.rules_digest(connection) == self._rules.digest:
-                return []
-            uuids = hosts.uuids(connection)
-        outcomes = [self._again(partial(self._replan, uuid=uuid)) for uuid in uuids]
-        outcomes.append(self._again(self._finish))
-        return [outcome for outcome in outcomes if outcome.done]
-
     def _again(self, attempt: Callable[[Connection], T]) -> T:
         """Another process may have written what we read: then all of it is done anew, from reading on."""
         for number in range(MAX_ATTEMPTS):
@@ -198,25 +185,6 @@ class Intake:
     ) -> tuple[Compiled, tuple[Done, ...]]:
         compiled = self._book.current(connection)
         return compiled, replan(connection, subject, compiled, now, known=known).done
-
-    def _replan(self, connection: Connection, uuid: str) -> Outcome:
-        was = hosts.resolve(connection, uuid)
-        subject = subject_of(report_of(hosts.report_text(connection, uuid)))
-        _, done = self._apply(connection, subject, self._clock(), known=False)
-        if done:
-            registry.advance(connection, len(done), done=done)
-        names = registry.names_of(connection, uuid)
-        return Outcome(
-            uuid, was.hostname, Accepted(was.generation, changed=bool(done), aggregates=names), done
-        )
-
-    def _finish(self, connection: Connection) -> Outcome:
-        seen = registry.everything(connection)
-        left = Plan(orphans(self._rules, seen.current.aggregates))
-        done = registry.carry_out(connection, "", left, seen, self._clock())
-        registry.advance(connection, 1 + len(done), done=done)
-        registry.set_rules_digest(connection, self._rules.digest)
-        return Outcome("", "", Accepted(0, changed=bool(done), aggregates=[]), tuple(done))
 
 
 def _is_old(connection: Connection, was: Standing, arrival: Arrival) -> bool:

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import logging
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -18,19 +17,22 @@ from libmh.providers import Providers
 from libmh.serve import Command, Process, server_for, with_agent
 from libmh.serve import main as run
 from libmh.spec import interface_of
+from mh_conductor import clockwork
 from mh_conductor.conductor_service import FleetConductor
+from mh_conductor.governing import tell
 from mh_conductor.identity import senders
 from mh_conductor.intake import Intake
-from mh_conductor.reporting import ReportIntake, announce
+from mh_conductor.reporting import ReportIntake
 from mh_conductor.rest import options as rest
-from mh_conductor.rules import DEFAULT, load
+from mh_conductor.rules import DEFAULT
+from mh_conductor.rulesfile import NONE, RulesFile
 from mh_conductor.service import FleetAggregates
+from mh_conductor.silence import Silence
 from mh_conductor.sinks.service import FleetSinks
 from mh_conductor.sinks.settings import sinks
 from mh_conductor.store import open_store
 from mh_conductor.workers import Tally, beat, farewell, keep
 
-log = logging.getLogger("mh_conductor")
 REQUESTS, REPORTS = "mh.conductor", "mh.report"
 
 
@@ -51,10 +53,7 @@ async def body(process: Process) -> None:
     if not urls:
         raise InvalidArguments("--broker is missing: expected amqp://host:port", argument="broker")
     serve = server_for(urls[0])
-    rules = load(process.options.rules)
     configured = sinks(process.config.get("sink", {}))
-    for warning in rules.warnings:
-        log.warning("%s", warning)
     state = process.state.absolute()
     store = await asyncio.to_thread(
         open_store, process.options.store or f"sqlite:///{state / 'conductor.db'}"
@@ -62,16 +61,20 @@ async def body(process: Process) -> None:
     tally = Tally()
     try:
         await asyncio.to_thread(beat, store, tally)
-        intake = Intake(store, rules, senders=senders(process.config))
+        file = RulesFile(store, process.options.rules)
+        opened = await asyncio.to_thread(file.open)
+        intake = Intake(store, NONE, senders=senders(process.config))
         context = Context(settings=Settings(process.state / "conductor.json"))
         providers = Providers()
         providers.add(ReportIntake(intake, context.events, tally))
-        providers.add(FleetAggregates(store, rules, context.events))
-        providers.add(FleetConductor(store, rules, context.events))
+        providers.add(FleetAggregates(store, NONE, context.events))
+        providers.add(FleetConductor(store, NONE, context.events))
         providers.add(FleetSinks(store, configured))
         agent = with_agent(process, context, providers, Everybody())
-        for outcome in await asyncio.to_thread(intake.reconcile):
-            announce(context.events, outcome)
+        if opened:
+            tell(context.events, opened)
+        silence = Silence(store, NONE, tally.id, lambda: clockwork.hears(agent.connections))
+        process.beside(clockwork.run(file, silence, context.events))
         requests = tuple(interface_of(each).name for each in (Aggregates, Conductor, Sinks, Agent))
         addresses = {REQUESTS: requests, REPORTS: (interface_of(Reports).name,)}
         async with rest.web(process, agent.dispatcher):

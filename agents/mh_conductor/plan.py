@@ -4,7 +4,7 @@ A rule changes only what carries its ownership mark: the aggregates, members and
 What was made by hand stays as it is; where the two meet, the plan refuses and says so.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -103,9 +103,15 @@ def named(verdicts: tuple[Verdict, ...]) -> set[str]:
     return {each.aggregate for each in verdicts if each.answer is Answer.YES and each.rule.aggregate.text}
 
 
-def plan(subject: Subject, verdicts: tuple[Verdict, ...], rules: RuleSet, current: Current) -> Plan:
-    """What has to change for one host."""
-    return _Planner(subject, verdicts, rules, current).plan()
+def plan(
+    subject: Subject,
+    verdicts: tuple[Verdict, ...],
+    rules: RuleSet,
+    current: Current,
+    unchanged: Container[str] = (),
+) -> Plan:
+    """What has to change for one host. Of rules in `unchanged` the evidence that is there still serves."""
+    return _Planner(subject, verdicts, rules, current, unchanged).plan()
 
 
 def orphans(rules: RuleSet, aggregates: Mapping[str, Known]) -> tuple[Change, ...]:
@@ -132,8 +138,14 @@ class _Planner:
     """The working state of one plan."""
 
     def __init__(
-        self, subject: Subject, verdicts: tuple[Verdict, ...], rules: RuleSet, current: Current
+        self,
+        subject: Subject,
+        verdicts: tuple[Verdict, ...],
+        rules: RuleSet,
+        current: Current,
+        unchanged: Container[str],
     ) -> None:
+        self._unchanged = unchanged
         self._subject = subject
         self._rules = rules.by_name()
         self._current = current
@@ -289,7 +301,8 @@ class _Planner:
     def _add(self, name: str, verdict: Verdict) -> Iterator[Change]:
         membership = self._current.memberships.get(name)
         if membership is not None:
-            if membership.owner is not None:
+            rule = verdict.rule.name
+            if membership.owner is not None and (membership.owner != rule or rule not in self._unchanged):
                 self._kept[name] = Membership(verdict.rule.name, verdict.evidence())
             return
         shown = verdict.evidence()

@@ -174,11 +174,12 @@ def carry_out(connection: Connection, host: str, plan: Plan, seen: View, now: in
         if held.was != held.generation:
             values = {"which": held.id, "was": held.was, "now_generation": held.generation, "now": now}
             _require_one(connection.execute(_BUMP, values).rowcount, held)
-    record(connection, [_line(change) for change in plan.changes], now)
+    record(connection, [line(change) for change in plan.changes], now)
     return done
 
 
-def _line(change: Change) -> dict[str, str]:
+def line(change: Change) -> dict[str, str]:
+    """What the history says of a change."""
     names = {"aggregate": change.aggregate, "change": change.kind.value, "rule": change.owner}
     return {**names, "host": change.host, "why": change.why}
 
@@ -217,7 +218,7 @@ def _step(connection: Connection, host: str, change: Change, held: dict[str, Hel
     row = held[change.aggregate]
     row.generation += 1
     if change.kind is Kind.METADATA:
-        _describe(connection, row.id, change)
+        describe(connection, row.id, change)
     elif change.kind is Kind.HOST_ADDED:
         values = {"aggregate": row.id, "host": host, "owner": change.owner}
         connection.execute(insert(MEMBERS), {**values, "evidence": as_json(change.evidence)})
@@ -236,10 +237,10 @@ def _create(connection: Connection, change: Change, now: int) -> Held:
     return Held(made.scalar_one(), 1, 1)
 
 
-def _describe(connection: Connection, aggregate: int, change: Change) -> None:
+def describe(connection: Connection, aggregate: int, change: Change) -> None:
+    """Write a change of metadata; keys of rules that stay are taken over with the aggregate."""
     owner = {"owner": change.owner, "binding": json.dumps(dict(change.binding))}
     connection.execute(update(AGGREGATES).where(AGGREGATES.c.id == aggregate).values(owner))
-    # keys that stay are taken over with the aggregate
     mine: ColumnElement[bool] = VALUES.c.owner.is_not(None)
     connection.execute(
         update(VALUES).where(VALUES.c.aggregate == aggregate, mine).values(owner=change.owner)

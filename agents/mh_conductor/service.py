@@ -1,9 +1,5 @@
 """The provider of `Aggregates`: plain calls on the store, in any thread."""
 
-from collections.abc import Iterator
-
-from sqlalchemy import Connection
-
 from libmh.api.aggregates import (
     Aggregate,
     Aggregates,
@@ -14,21 +10,16 @@ from libmh.api.aggregates import (
     Zone,
 )
 from libmh.api.placement import Flavor, Policy, Selection
-from libmh.errors import NotFound
 from libmh.events import Hub
 from mh_conductor import catalogue, flavors, history, hosts, registry, zones
 from mh_conductor.editing import Editing
+from mh_conductor.explaining import Explaining
 from mh_conductor.flavors import Flavors
-from mh_conductor.hosts import Standing
-from mh_conductor.judge import Subject, Verdict, evidence, judge, subject_of
 from mh_conductor.limits import ZONE_KEY
 from mh_conductor.placing import Placing
-from mh_conductor.plan import plan
-from mh_conductor.records import evidence_of, report_of
-from mh_conductor.rules import Rule, RuleSet
+from mh_conductor.records import report_of
+from mh_conductor.rules import RuleSet
 from mh_conductor.store import Store
-
-BY_HAND = "the host was added by hand"
 
 
 class FleetAggregates(Aggregates):
@@ -38,7 +29,7 @@ class FleetAggregates(Aggregates):
         self, store: Store, rules: RuleSet, events: Hub | None = None, placing: Placing | None = None
     ) -> None:
         self._store = store
-        self._rules = rules
+        self._explaining = Explaining(rules)
         self._editing = Editing(store, events)
         self._flavors = Flavors(store)
         self._placing = placing or Placing(store)
@@ -152,68 +143,4 @@ class FleetAggregates(Aggregates):
 
     def why(self, host: str, name: str = "") -> list[Evidence]:
         with self._store.read() as connection:
-            found = hosts.resolve(connection, host)
-            if not name:
-                return [
-                    each
-                    for aggregate in registry.names_of(connection, found.uuid)
-                    for each in self._why_member(connection, found, aggregate) or ()
-                ]
-            return self._why(connection, found, name)
-
-    def _why(self, connection: Connection, host: Standing, name: str) -> list[Evidence]:
-        try:
-            aggregate = catalogue.find(connection, name)
-        except NotFound:
-            # a rule that no host fulfils yet has made no aggregate
-            rule = next(
-                (rule for rule in self._rules.rules if name in (rule.name, rule.aggregate.text)), None
-            )
-            if rule is None:
-                raise
-            return list(self._why_not(connection, host, rule, None))
-        held = self._why_member(connection, host, aggregate.name)
-        if held is not None:
-            return held
-        rule = self._rules.by_name().get(aggregate.owner or "")
-        if rule is None:
-            said = f"'{aggregate.name}' was made by hand" if aggregate.owner is None else "its rule is gone"
-            return [
-                Evidence(aggregate.owner or "", "", "", matched=False, reason=f"no rule adds hosts: {said}")
-            ]
-        binding = catalogue.binding(connection, aggregate.name)
-        return list(self._why_not(connection, host, rule, (aggregate.name, binding)))
-
-    @staticmethod
-    def _why_member(connection: Connection, host: Standing, aggregate: str) -> list[Evidence] | None:
-        """None for a host that is no member."""
-        membership = catalogue.membership(connection, host.uuid, aggregate)
-        if membership is None:
-            return None
-        owner, text = membership
-        if owner is None:
-            return [Evidence("", "", "", matched=True, reason=f"{BY_HAND} to '{aggregate}'")]
-        return evidence_of(text)
-
-    def _why_not(
-        self, connection: Connection, host: Standing, rule: Rule, of: tuple[str, dict[str, str]] | None
-    ) -> Iterator[Evidence]:
-        subject = subject_of(report_of(hosts.report_text(connection, host.uuid)))
-        verdicts = judge(subject, self._rules)
-        own = next(verdict for verdict in verdicts if verdict.rule is rule)
-        yield from evidence(rule, subject, of[1] if of else own.binding)
-        yield from self._refusals(connection, subject, verdicts, own, of[0] if of else own.aggregate)
-
-    def _refusals(
-        self,
-        connection: Connection,
-        subject: Subject,
-        verdicts: tuple[Verdict, ...],
-        own: Verdict,
-        aggregate: str,
-    ) -> Iterator[Evidence]:
-        """What stands in the way although every requirement holds: a zone, an aggregate made by hand."""
-        seen = registry.view_of(connection, subject.uuid, verdicts)
-        for refusal in plan(subject, verdicts, self._rules, seen.current).refusals:
-            if refusal.rule == own.rule.name and refusal.aggregate == aggregate:
-                yield Evidence(refusal.rule, "", "", matched=False, reason=refusal.reason)
+            return self._explaining.why(connection, host, name)
