@@ -13,7 +13,7 @@ from typing import Any
 from libmh.context import Context, Root, Settings
 from libmh.errors import BackendFailed
 from libmh.events import Event
-from libmh.linux import contents
+from libmh.linux.config import contents
 from libmh.linux.sysconfig import LinuxSysconfig
 from libmh.schemes import Edit, Execution, Forecast
 from waiting import wait_for

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from libmh.agent import ThisAgent
 from libmh.errors import Failed
-from libmh.linux import identity
+from libmh.linux.machine import identity
 from mh_amqp.main import main
 
 SLOW_SECONDS = 60.0

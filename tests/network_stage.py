@@ -164,9 +164,9 @@ import os, signal, sys
 from pathlib import Path
 from libmh.context import Context, Root, Settings
 from libmh.errors import Problem
-from libmh.linux import bykernel, netchanges, networkd, networkmanager
-from libmh.linux.netchanges import Changes, Limits
-from libmh.linux.netwish import SetMtu, addresses
+from libmh.linux.net import bykernel, netchanges, networkd, networkmanager
+from libmh.linux.net.netchanges import Changes, Limits
+from libmh.linux.net.netwish import SetMtu, addresses
 context = Context(Root(), Settings(Path("{STATE}/settings.json")))
 """
 

@@ -53,7 +53,7 @@ def told(*words: str) -> Any:
 
 
 def test_the_way_of_an_operator(connection: BlockingConnection) -> None:
-    """An aggregate, one that is a zone, hosts in it, metadata, a flavor that asks for it: where does it go?"""
+    """An aggregate, one that is a zone, hosts, metadata, a flavor that asks for it: where would it go?"""
     assert "availability_zone" not in told("aggregate", "create", "fast")
     made = told("aggregate", "create", "racks", "--zone", "az1", "--property", "rack=7")
     assert (made["availability_zone"], made["metadata"]["rack"]) == ("az1", "7")

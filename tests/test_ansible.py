@@ -7,8 +7,8 @@ import pytest
 
 from libmh.context import Root
 from libmh.errors import BackendFailed, InvalidArguments, NotImplementedHere, Timeout
-from libmh.linux import ansible_callback
-from libmh.linux.ansible import Ansible
+from libmh.linux.config import ansible_callback
+from libmh.linux.config.ansible import Ansible
 from libmh.schemes import Edit
 from programs_of_others import booted_with, left_in, plan_and_run_twice, put
 from waiting import wait_for

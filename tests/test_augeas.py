@@ -11,10 +11,10 @@ import pytest
 
 from libmh.context import Root
 from libmh.errors import BackendFailed, InvalidArguments, NotImplementedHere, Timeout
-from libmh.linux import augeasline, augeastext, contents, lenses
-from libmh.linux.augeas import Augeas
-from libmh.linux.augeasline import Workers
-from libmh.linux.lenses import COMMONEST, expression
+from libmh.linux.config import augeasline, augeastext, contents, lenses
+from libmh.linux.config.augeas import Augeas
+from libmh.linux.config.augeasline import Workers
+from libmh.linux.config.lenses import COMMONEST, expression
 from libmh.schemes import Edit, Forecast
 from source_tree import ROOT
 from testbed import needs
@@ -213,7 +213,7 @@ def test_many_ask_at_once(augeas: Augeas, etc: Path) -> None:
 
 SANDBOXED = """
 from libmh.context import Root
-from libmh.linux.augeas import Augeas
+from libmh.linux.config.augeas import Augeas
 augeas = Augeas(Root())
 print(augeas.query("/files/etc/hosts/1/ipaddr"))
 print(augeas.forecast("set /files/etc/hosts/1/ipaddr 10.0.0.1\\nsave", 20).edits[0].after.decode())
@@ -434,7 +434,7 @@ def test_a_process_that_dies_costs_one_answer() -> None:
 
 def test_a_process_ends_when_it_is_idle_or_its_parent_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     needs.file("/usr/share/augeas/lenses/dist/hosts.aug", "libaugeas0")
-    own = "from libmh.linux.augeasline import Worker; w = Worker(); w.ask({'do': 'index'}, 20)"
+    own = "from libmh.linux.config.augeasline import Worker; w = Worker(); w.ask({'do': 'index'}, 20)"
     program = f"import os; {own}; print(w._pid, flush=True); os.kill(os.getpid(), 9)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
     wait_for(lambda: not Path(f"/proc/{done.stdout.strip()}/fd/0").exists())

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from libmh.context import Root
-from libmh.linux.augeas import Augeas
-from libmh.linux.augeasworker import spaced_as
+from libmh.linux.config.augeas import Augeas
+from libmh.linux.config.augeasworker import spaced_as
 from testbed import needs
 
 SECONDS = 30.0

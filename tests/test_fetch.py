@@ -18,7 +18,7 @@ import pytest
 from certificates import authority
 from libmh.context import Root
 from libmh.errors import DownloadFailed
-from libmh.linux.fetch import MAX_SIZE, fetch
+from libmh.linux.config.fetch import MAX_SIZE, fetch
 from source_tree import ROOT
 from testbed.machine import booted_host
 
@@ -259,7 +259,7 @@ SANDBOXED = """
 import sys
 from libmh.context import Root
 from libmh.errors import DownloadFailed
-from libmh.linux.fetch import fetch
+from libmh.linux.config.fetch import fetch
 print(fetch(Root(), sys.argv[1], 20).digest)
 try:
     fetch(Root(), "https://nobody.example/", 1)

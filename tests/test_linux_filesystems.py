@@ -16,8 +16,8 @@ from captured import captured, copy_of, put
 from libmh.api.host import FactStatus, Filesystem
 from libmh.context import Context, Root
 from libmh.guard import Guard
-from libmh.linux import filesystems, mounts
-from libmh.linux.mounts import Mount
+from libmh.linux.machine import filesystems, mounts
+from libmh.linux.machine.mounts import Mount
 from testbed import needs
 
 SIZES = os.statvfs_result((4096, 4096, 1000, 600, 500, 100, 60, 50, 0, 255))
@@ -152,7 +152,7 @@ REAL = """
     import ctypes, json, os, pathlib, sys, time
     from libmh.context import Root
     from libmh.linux.host import LinuxHost
-    from libmh.linux import filesystems
+    from libmh.linux.machine import filesystems
 
     libc = ctypes.CDLL(None, use_errno=True)
     device, place = os.open("/dev/fuse", os.O_RDWR), sys.argv[1]

@@ -10,8 +10,8 @@ import pytest
 from captured import captured, copy_of, put
 from libmh.context import Context, Root
 from libmh.events import Event
-from libmh.linux import identity
 from libmh.linux.host import LinuxHost
+from libmh.linux.machine import identity
 from testbed.callers import run_python_as
 
 

@@ -12,24 +12,23 @@ from hypothesis import strategies as st
 from libmh.api.host import Host, OperatingSystem
 from libmh.call import convert
 from libmh.errors import Problem
-from libmh.linux import (
+from libmh.linux import sysfs
+from libmh.linux.config import keys
+from libmh.linux.init import journal, lsb, unitnames
+from libmh.linux.machine import (
     cpuinfo,
     dmi,
     identity,
-    journal,
     kernel,
-    keys,
-    links,
-    lsb,
     memory,
     mounts,
     osrelease,
     processes,
-    sysfs,
     timezone,
-    unitnames,
+    utilization,
     virtualization,
 )
+from libmh.linux.net import links
 from libmh.spec import member_of
 
 SEEDS = (
@@ -60,6 +59,7 @@ PARSERS: tuple[Callable[[str], Any], ...] = (
     dmi.real,
     kernel.parse_boot_time,
     kernel.parse_load,
+    utilization.parse_ticks,
     memory.parse_meminfo,
     lambda text: mounts.distinct(mounts.parse_mountinfo(text)),
     mounts.unescape,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from captured import copy_of, put
 from libmh.api.network import Dns
-from libmh.linux import dns
+from libmh.linux.net import dns
 from libmh.linux.network import LinuxNetwork
 from testbed.machine import Host, booted_host, with_packages
 
@@ -41,7 +41,7 @@ ASK = f"""
 import json, sys, time
 from dataclasses import asdict
 from libmh.errors import Problem
-from libmh.linux import dns
+from libmh.linux.net import dns
 from libmh.linux.network import LinuxNetwork
 dns.SECONDS = {PATIENCE}
 began = time.monotonic()

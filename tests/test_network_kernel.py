@@ -111,7 +111,7 @@ def test_a_route_that_cannot_come_back_holds_up_nothing_else(space: Space) -> No
     *_, told = space.python(
         """
 import subprocess
-from libmh.linux import kernelnet, rollback
+from libmh.linux.net import kernelnet, rollback
 kernelnet.SETTLE_TRIES, rollback.SETTLE_SECONDS = 2, 0.2
 subprocess.run(["ip", "route", "add", "198.18.3.0/24", "via", "192.0.2.77", "src", "203.0.113.1"])
 change = network.down("v0")
@@ -156,15 +156,15 @@ except BackendFailed as problem:
 def test_what_a_full_disk_left_pending_is_not_confirmed_late(space: Space) -> None:
     *_, told = space.python(
         """
-from libmh.linux.netchanges import Changes, Limits
+from libmh.linux.net.netchanges import Changes, Limits
 network._changes = Changes(context, Limits(spare=0.2))
 """
         + FULL.replace("SECONDS", "1")
         + """
 from libmh.errors import Conflict
-from libmh.linux.netproof import wait_until
-from libmh.linux.netrecord import clock
-from libmh.linux.links import read_one
+from libmh.linux.net.netproof import wait_until
+from libmh.linux.net.netrecord import clock
+from libmh.linux.net.links import read_one
 from libmh.context import Root
 wait_until(lambda: read_one(Root(), "v0").mtu == 1500, 10, "it is rolled back")
 back = clock()

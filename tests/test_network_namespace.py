@@ -14,8 +14,8 @@ import pytest
 from libmh.api.network import ChangeState, Keeper
 from libmh.context import Context
 from libmh.errors import Unavailable
-from libmh.linux.netchanges import Changes
-from libmh.linux.netrecord import MAX_ENDED, Record, Records, Stage
+from libmh.linux.net.netchanges import Changes
+from libmh.linux.net.netrecord import MAX_ENDED, Record, Records, Stage
 from testbed import needs
 from testbed.child import spawn, stop
 from waiting import wait_for
@@ -167,7 +167,7 @@ def ended(number: int) -> Record:
 def test_no_more_that_ended_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_ENDED == 100
     few = 5
-    monkeypatch.setattr("libmh.linux.netrecord.MAX_ENDED", few)
+    monkeypatch.setattr("libmh.linux.net.netrecord.MAX_ENDED", few)
     records = Records(tmp_path)
     with records.beginning(1):
         for number in range(few + 3):

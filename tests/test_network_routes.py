@@ -10,7 +10,7 @@ import pytest
 
 from captured import captured
 from libmh.errors import NotFound, NotImplementedHere, Timeout
-from libmh.linux import addresses, netlink
+from libmh.linux.net import addresses, netlink
 from libmh.linux.network import LinuxNetwork
 from namespaces import Namespace, namespace
 
@@ -164,7 +164,7 @@ def test_links_are_those_of_sys(net: Namespace) -> None:
     script = """
 from dataclasses import replace
 from libmh.context import Root
-from libmh.linux import links
+from libmh.linux.net import links
 for each in links.read_all(Root()):
     other = links.read(Root(), each.name, each.addresses)
     assert replace(other, counters=each.counters) == each, (other, each)

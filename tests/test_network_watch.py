@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libmh.linux import addresses, linktable, linkwatch, netlink, routes, rtlinks
-from libmh.linux.linktable import LinkState, LinkTable, Tables
-from libmh.linux.linkwatch import LinkChange, LinkWatch
+from libmh.linux.net import addresses, linktable, linkwatch, netlink, routes, rtlinks
+from libmh.linux.net.linktable import LinkState, LinkTable, Tables
+from libmh.linux.net.linkwatch import LinkChange, LinkWatch
 from namespaces import Namespace, namespace
 from processes import Agent, ready_line
 from testbed.child import child

@@ -5,10 +5,10 @@ from ipaddress import ip_address, ip_interface
 import pytest
 
 from libmh.errors import BackendFailed, Conflict, InvalidArguments, NotFound
-from libmh.linux import netwish, networkfile, nmprofile
-from libmh.linux.kernelnet import FOREVER, Held, LinkState, Path
-from libmh.linux.netproof import came_back, check, true
-from libmh.linux.netwish import AddRoute, RemoveRoute, SetAddresses, SetMtu, Turn, described
+from libmh.linux.net import netwish, networkfile, nmprofile
+from libmh.linux.net.kernelnet import FOREVER, Held, LinkState, Path
+from libmh.linux.net.netproof import came_back, check, true
+from libmh.linux.net.netwish import AddRoute, RemoveRoute, SetAddresses, SetMtu, Turn, described
 
 HELD = Held("192.0.2.1", 24, "192.0.2.255", "eth0", 0, 0x80, FOREVER, FOREVER)
 LINK_LOCAL = Held("fe80::1", 64, None, None, 253, 0x80, FOREVER, FOREVER)

@@ -7,8 +7,8 @@ import pytest
 from agents import machine, put
 from libmh.context import Root
 from libmh.errors import BackendFailed, InvalidArguments, NotFound, NotImplementedHere, Problem
-from libmh.linux import metadata, ocf
 from libmh.linux.confinement import taken
+from libmh.linux.resource_agents import metadata, ocf
 from libmh.linux.resources import LinuxResources
 from libmh.spec import Plain
 from testbed import needs

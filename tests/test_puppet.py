@@ -9,7 +9,7 @@ import pytest
 
 from libmh.context import Root
 from libmh.errors import BackendFailed, InvalidArguments, NotImplementedHere, Timeout
-from libmh.linux.puppet import Puppet
+from libmh.linux.config.puppet import Puppet
 from libmh.schemes import Edit
 from programs_of_others import booted_with, left_in, plan_and_run_twice, put
 from testbed.machine import booted_host
@@ -130,7 +130,7 @@ sleep 321
 KILLED = """
 from libmh.context import Root
 from libmh.errors import Timeout
-from libmh.linux.puppet import Puppet
+from libmh.linux.config.puppet import Puppet
 try:
     Puppet(Root()).run("file {}", 1.0)
 except Timeout as problem:

@@ -14,8 +14,8 @@ import pytest
 
 from agents import Machine, counted, machine, put
 from libmh.errors import BackendFailed, Conflict, NotFound
-from libmh.linux.operations import Action, Operations
-from libmh.linux.opstore import Memo, Store, kept
+from libmh.linux.resource_agents.operations import Action, Operations
+from libmh.linux.resource_agents.opstore import Memo, Store, kept
 from libmh.linux.runner import Calling, Runner
 from waiting import wait_for
 

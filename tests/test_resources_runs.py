@@ -13,8 +13,8 @@ import pytest
 from agents import Machine, machine, put
 from libmh.errors import Timeout, Unavailable
 from libmh.guard import Guard
-from libmh.linux import operations
 from libmh.linux.descendants import MARK, kill_marked
+from libmh.linux.resource_agents import operations
 from libmh.linux.runner import Calling, Command, Ending, Runner
 from waiting import wait_for
 

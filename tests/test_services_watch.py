@@ -12,10 +12,10 @@ from libmh.api.services import Action, JobResult
 from libmh.context import Context, Root
 from libmh.events import Event
 from libmh.linux.daemons import SYSTEMD
-from libmh.linux.line import UNIT, Asked, Line
+from libmh.linux.init.line import UNIT, Asked, Line
+from libmh.linux.init.unitnames import unit_path
+from libmh.linux.init.unitwatch import UnitWatch
 from libmh.linux.services import LinuxServices
-from libmh.linux.unitnames import unit_path
-from libmh.linux.unitwatch import UnitWatch
 from service_units import context_of, machine_with_units
 from testbed.machine import Host
 from waiting import wait_for

@@ -13,7 +13,7 @@ from libmh.call import Verb
 from libmh.caller import LOCAL
 from libmh.context import Root
 from libmh.errors import Timeout, Unavailable
-from libmh.linux import applying
+from libmh.linux.config import applying
 from libmh.policy import Asked, policy
 from libmh.spec import Kind, interface_of
 from waiting import wait_for

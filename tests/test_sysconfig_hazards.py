@@ -13,7 +13,7 @@ from config_schemes import Machine, furnished, text
 from deaths import lived
 from libmh.api.sysconfig import RunResult, Sysconfig
 from libmh.errors import BackendFailed, Conflict, Problem
-from libmh.linux import applying, recovery
+from libmh.linux.config import applying, recovery
 from libmh.spec import interface_of
 from libmh.wire import MAX_STRING, dump
 from testbed import needs

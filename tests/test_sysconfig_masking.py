@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config_schemes import furnished, text
-from libmh.linux.diffs import MAX_DIFF, unified
-from libmh.linux.masking import masked
+from libmh.linux.config.diffs import MAX_DIFF, unified
+from libmh.linux.config.masking import masked
 from testbed import needs
 
 KEY = "-----BEGIN RSA PRIVATE KEY-----\n{}\nQWERTYtoo\n-----END RSA PRIVATE KEY-----\n"

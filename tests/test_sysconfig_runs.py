@@ -11,7 +11,7 @@ from config_schemes import Machine, furnished, machine, text
 from libmh.api.sysconfig import RunResult
 from libmh.caller import Caller
 from libmh.errors import Conflict, InvalidArguments, NotFound, Problem
-from libmh.linux import confstore, plans
+from libmh.linux.config import confstore, plans
 from testbed.callers import run_python_as
 from waiting import wait_for
 
@@ -296,7 +296,7 @@ def test_the_history_bears_many_at_once(host: Machine) -> None:
 
 
 def test_the_history_is_bounded(host: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    from libmh.linux import runs
+    from libmh.linux.config import runs
 
     monkeypatch.setattr(runs, "MAX_RUNS", 5)
     monkeypatch.setattr(runs, "KEPT_WHOLE", 2)
@@ -369,7 +369,7 @@ def test_a_program_is_not_run_when_a_file_has_changed(host: Machine) -> None:
 
 
 def test_one_run_at_a_time(host: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    from libmh.linux import performing
+    from libmh.linux.config import performing
 
     other = host.another()
     slow = text({"/etc/a": "uno\n"}, told=True, hang="/etc/waits")
@@ -388,7 +388,7 @@ def test_one_run_at_a_time(host: Machine, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_history_fits_into_an_answer(host: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    from libmh.linux import runs
+    from libmh.linux.config import runs
 
     for turn in range(4):
         host.sysconfig.run_string(text({"/etc/a": f"{turn}"}, output="o" * 3000), 1, "augeas", "key")
@@ -403,8 +403,8 @@ def test_what_is_another_users_is_denied(host: Machine) -> None:
         import sys
         from pathlib import Path
         from libmh.errors import Problem
-        from libmh.linux import runs
-        from libmh.linux.confstore import Store
+        from libmh.linux.config import runs
+        from libmh.linux.config.confstore import Store
 
         store = Store(Path(sys.argv[1]))
         for ask in (lambda: runs.newest(store, "", 1), lambda: store.transaction().__enter__()):

@@ -12,7 +12,8 @@ from config_schemes import Machine, furnished, machine, text
 from deaths import lived
 from libmh.api.sysconfig import Run, RunResult
 from libmh.errors import Conflict, InvalidArguments, NotFound
-from libmh.linux import configuring, deadman
+from libmh.linux import deadman
+from libmh.linux.config import configuring
 from waiting import wait_for
 
 CHANGE = {"/etc/a": "uno\n", "/etc/b": None, "/etc/new/sub/d": "four\n"}
@@ -212,7 +213,7 @@ def test_a_time_that_is_too_long_is_refused(host: Machine) -> None:
 
 
 def test_what_is_armed_says_what_is_wrong(tmp_path: Path) -> None:
-    program = [sys.executable, "-m", "libmh.linux.undoing"]
+    program = [sys.executable, "-m", "libmh.linux.config.undoing"]
     done = subprocess.run([*program, str(tmp_path), "0" * 16, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 1
     assert "there is no run" in done.stderr

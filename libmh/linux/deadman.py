@@ -12,9 +12,9 @@ from pathlib import Path
 
 from libmh.context import Root
 from libmh.errors import BackendFailed, InvalidArguments
-from libmh.linux.actions import NO_SUCH_UNIT
 from libmh.linux.daemons import SYSTEMD, Daemon, booted, daemon
 from libmh.linux.descendants import MARK, kill_marked
+from libmh.linux.init.actions import NO_SUCH_UNIT
 
 NAME = re.compile(r"[0-9A-Za-z_.-]{1,100}")
 MICROSECOND = 1e-6

@@ -16,7 +16,7 @@ from libmh.api.host import (
 )
 from libmh.context import Context
 from libmh.facts import Facts
-from libmh.linux import (
+from libmh.linux.machine import (
     console,
     cpuinfo,
     disks,
@@ -33,6 +33,7 @@ from libmh.linux import (
     topology,
     virtualization,
 )
+from libmh.linux.machine.utilization import Utilization
 
 UPDATE_INTERVAL = "update_interval"
 DEFAULT_INTERVAL = 5
@@ -41,12 +42,13 @@ MAX_U32 = 2**32 - 1
 
 class LinuxHost(Host):
     """Reads this machine, or the captured one below `context.root`, anew at every call; nothing is kept but
-    the heartbeat and the last good facts."""
+    the heartbeat and the last good facts, and how busy the processors had been."""
 
     def __init__(self, context: Context | None = None) -> None:
         self._context = context or Context()
         self._root = self._context.root
         self._facts = Facts(self)
+        self._utilization = Utilization(self._root)
         self._beating = threading.Lock()
         self._last_updated = 0
         self._sequence = 0
@@ -145,6 +147,9 @@ class LinuxHost(Host):
 
     def load(self) -> dict[str, float]:
         return kernel.load(self._root)
+
+    def cpu_utilization(self) -> float:
+        return self._utilization.share()
 
     def process_statistics(self) -> dict[str, int]:
         return processes.statistics(self._root)

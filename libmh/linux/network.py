@@ -2,12 +2,13 @@
 
 from libmh.api.network import Dns, Keeper, Link, LinkAddress, Network, NetworkChange, Route
 from libmh.context import Context
-from libmh.linux import addresses as ip
-from libmh.linux import dns, identity, links, netlink, netwish, routes
-from libmh.linux.linktable import LinkState
-from libmh.linux.linkwatch import LinkChange, LinkWatch
-from libmh.linux.netchanges import Changes
-from libmh.linux.netwish import SetMtu, Turn
+from libmh.linux.machine import identity
+from libmh.linux.net import addresses as ip
+from libmh.linux.net import dns, links, netlink, netwish, routes
+from libmh.linux.net.linktable import LinkState
+from libmh.linux.net.linkwatch import LinkChange, LinkWatch
+from libmh.linux.net.netchanges import Changes
+from libmh.linux.net.netwish import SetMtu, Turn
 
 UP, DOWN = 0, 1
 GONE = LinkState(0, up=False, carrier=False, operational_state="notpresent", mtu=0)

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from libmh.api.resources import AgentMetadata, Operation, OperationResult, Resources
 from libmh.context import Context
 from libmh.errors import BackendFailed, InvalidArguments
-from libmh.linux import identity, metadata, ocf, standards
 from libmh.linux.confinement import confined
-from libmh.linux.operations import Action, Operations, Result
-from libmh.linux.opstore import Memo, Store
+from libmh.linux.machine import identity
+from libmh.linux.resource_agents import metadata, ocf, standards
+from libmh.linux.resource_agents.operations import Action, Operations, Result
+from libmh.linux.resource_agents.opstore import Memo, Store
 from libmh.linux.runner import Runner, Work
 from libmh.linux.services import LinuxServices
 from libmh.spec import Plain

@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from libmh.api.services import Action, LogLine, Outcome, Services, Unit, UnitDetail, Whom
 from libmh.context import Context, Root
 from libmh.errors import InvalidArguments, NotImplementedHere, Unavailable
-from libmh.linux import actions, identity, lsb, sysfs
+from libmh.linux import sysfs
 from libmh.linux.daemons import SOCKET, SYSTEMD, booted, daemon
-from libmh.linux.jobwatch import Progress
-from libmh.linux.manager import Manager
-from libmh.linux.scripts import UnderScripts
-from libmh.linux.undersystemd import UnderSystemd
-from libmh.linux.unitwatch import Change
+from libmh.linux.init import actions, lsb
+from libmh.linux.init.jobwatch import Progress
+from libmh.linux.init.manager import Manager
+from libmh.linux.init.scripts import UnderScripts
+from libmh.linux.init.undersystemd import UnderSystemd
+from libmh.linux.init.unitwatch import Change
+from libmh.linux.machine import identity
 
 MAX_SECONDS = 3600.0
 MAX_PATTERN = 512

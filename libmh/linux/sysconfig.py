@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, cast
 from libmh.api.sysconfig import Drift, Plan, Run, Setting, Sysconfig
 from libmh.context import Context
 from libmh.errors import InvalidArguments, NotFound
-from libmh.linux import identity, keys
+from libmh.linux.config import keys
+from libmh.linux.machine import identity
 
 if TYPE_CHECKING:  # dear to import, and an agent that is asked for none of it needs none of it
-    from libmh.linux.augeas import Augeas
-    from libmh.linux.configuring import Configuring
+    from libmh.linux.config.augeas import Augeas
+    from libmh.linux.config.configuring import Configuring
 
 POSTBOOT = "is_postboot_configured"
 STATE = "/var/lib/matahari"
@@ -58,7 +59,7 @@ class LinuxSysconfig(Sysconfig):
         return keys.status(self._root, key)
 
     def configured(self, key: str) -> Run:
-        from libmh.linux import runs
+        from libmh.linux.config import runs
 
         keys.check(key)
         run = runs.last(self._runs.store, key)
@@ -88,12 +89,12 @@ class LinuxSysconfig(Sysconfig):
         return self._runs.plan(AUGEAS, self._augeas.setting_text(file, key, value), "")
 
     def plans(self) -> list[str]:
-        from libmh.linux import plans
+        from libmh.linux.config import plans
 
         return plans.waiting(self._runs.store)
 
     def planned(self, plan: str) -> Plan:
-        from libmh.linux import plans
+        from libmh.linux.config import plans
 
         return plans.shown(self._runs.store, plan)
 
@@ -107,12 +108,12 @@ class LinuxSysconfig(Sysconfig):
         return self._runs.undo(run)
 
     def history(self, key: str = "", limit: int = USUAL) -> list[Run]:
-        from libmh.linux import runs
+        from libmh.linux.config import runs
 
         return runs.newest(self._runs.store, key, min(limit or USUAL, MOST))
 
     def drift(self) -> list[Drift]:
-        from libmh.linux.drift import drifts
+        from libmh.linux.config.drift import drifts
 
         return drifts(self._root, self._runs.store)
 
@@ -124,8 +125,8 @@ class LinuxSysconfig(Sysconfig):
     def _runs(self) -> "Configuring":
         with self._lock:
             if self._made is None:
-                from libmh.linux.configuring import Configuring
-                from libmh.linux.confstore import Store
+                from libmh.linux.config.configuring import Configuring
+                from libmh.linux.config.confstore import Store
 
                 self._made = Configuring(self._root, Store(self._state), self._tell)
                 atexit.register(self.close)

@@ -31,8 +31,8 @@ from libmh.api.services import Action, Services
 from libmh.bus import connect as connect_bus
 from libmh.client import connect
 from libmh.errors import Timeout
-from libmh.linux.jobs import Jobs
-from libmh.linux.line import Line, wait
+from libmh.linux.init.jobs import Jobs
+from libmh.linux.init.line import Line, wait
 from service_units import machine_with_units
 from waiting import wait_for
 

@@ -1,0 +1,1 @@
+"""What the machine is: read from /proc, /sys, /etc and its daemons, one noun a module."""
