@@ -7,7 +7,8 @@ from typing import TypeVar
 import pytest
 
 from dbus_either import either  # noqa: F401 - a fixture of every module
-from testbed import needs
+from postgresql import postgresql_server, postgresql_url, store_url  # noqa: F401 - where they are needed
+from openstack_servers import openstack, openstack_servers  # noqa: F401 - for the tests of one run
 
 AnyReport = TypeVar("AnyReport", pytest.TestReport, pytest.CollectReport)
 

@@ -19,7 +19,7 @@ NOWHERE = "amqp://127.0.0.1:1"
     [
         ((), "mh-conductor: --broker is missing: expected amqp://host:port"),
         (("--broker", "http://x"), "'http://x' is not the URL of a broker"),
-        (("--broker", NOWHERE, "--store", "postgresql://h/d"), "expected sqlite:///PATH"),
+        (("--broker", NOWHERE, "--store", "mysql://h/d"), "expected sqlite:///PATH"),
         (("--broker", NOWHERE, "--store", "sqlite:////proc/no/c.db"), "cannot make the directory"),
         (("--broker", NOWHERE, "--rules", "/nowhere.toml"), "cannot read the rules in '/nowhere.toml'"),
     ],

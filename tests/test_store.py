@@ -57,7 +57,17 @@ def test_a_store_that_another_program_made_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "nonsense", "sqlite://", "sqlite:///:memory:", "postgresql://host/name", "mysql://x", "http:///x"],
+    [
+        "",
+        "nonsense",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "postgresql://host",
+        "mysql://x",
+        "postgresql+asyncpg://h/d",
+        "postgresql://h:x/d",
+        "http:///x",
+    ],
 )
 def test_a_url_that_is_no_store_is_refused(url: str) -> None:
     with pytest.raises(InvalidArguments, match="sqlite:///PATH"):

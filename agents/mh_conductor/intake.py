@@ -32,7 +32,7 @@ from mh_conductor.replan import replan
 from mh_conductor.report_check import check, check_size
 from mh_conductor.rulebook import Rulebook
 from mh_conductor.rules import RuleSet
-from mh_conductor.store import Store
+from mh_conductor.store import Store, reporting
 
 ANYBODY = Senders()
 T = TypeVar("T")
@@ -155,6 +155,7 @@ class Intake:
     def _change(
         self, connection: Connection, was: Standing | None, report: CapabilityReport, arrival: Arrival
     ) -> Outcome:
+        reporting(connection)
         now = self._clock()
         generation = hosts.put(connection, was, arrival, now)
         taken_over = was is not None and was.uuid != arrival.uuid

@@ -53,6 +53,7 @@ _DROP = delete(AGGREGATES).where(
 _KEEP = (
     update(MEMBERS)
     .where(MEMBERS.c.aggregate == bindparam("which"), MEMBERS.c.host == bindparam("of"))
+    .where(MEMBERS.c.owner.is_not(None))  # somebody may have made the member his own meanwhile
     .values(owner=bindparam("by"), evidence=bindparam("shown"))
 )
 _LEAVE = delete(MEMBERS).where(MEMBERS.c.aggregate == bindparam("which"), MEMBERS.c.host == bindparam("of"))

@@ -12,7 +12,7 @@ from mh_conductor.compiled import Compiled
 from mh_conductor.judge import Answer, Subject, Verdict, verdicts
 from mh_conductor.plan import Plan, plan
 from mh_conductor.registry import Done, View
-from mh_conductor.store import alone
+from mh_conductor.store import placing
 from mh_conductor.tables import AGGREGATES, HOSTS, MEMBERS
 
 log = logging.getLogger("mh_conductor.replan")
@@ -67,8 +67,7 @@ def follow(
 ) -> Replanned:
     """Plan for a host from verdicts, and carry that out."""
     seen, made = _plan(connection, subject, judged, compiled)
-    if made.changes and connection.dialect.name != "sqlite":
-        alone(connection)  # from here on nobody else changes aggregates: what was read before may be old
+    if made.changes and placing(connection):  # what was read before may be old
         seen, made = _plan(connection, subject, judged, compiled)
     _tell(subject, made)
     done = registry.carry_out(connection, subject.uuid, made, seen, now)

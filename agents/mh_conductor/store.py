@@ -1,36 +1,32 @@
-"""The store: one SQLite file (WAL), reached through SQLAlchemy Core, made and kept current by Alembic.
-
-Readers see a consistent state and never wait; writers take turns. A transaction is whole or absent, also
-after `kill -9` (the write-ahead log is the kernel's by then); after a power cut the last few may be missing,
-which the next reports mend.
+"""The store: a SQLite file or a PostgreSQL database, reached through SQLAlchemy Core, made and kept current
+by Alembic. What differs between the two is in `sqlite` and `postgresql`.
 """
 
 import logging
-import sqlite3
+import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as NoneFree
 
 from libmh.errors import BackendFailed, Conflict, InvalidArguments, Problem, Unavailable
-from mh_conductor import once, protocol
+from mh_conductor import once, postgresql, protocol, sqlite
 
 T = TypeVar("T")
 log = logging.getLogger("mh_conductor.store")
 MAX_ATTEMPTS = 5
 BUSY_SECONDS = 10.0
+NO_SERVER = "no server"
 MAX_CONNECTIONS = 20
-WRITING = "mh_writing"
 MIGRATIONS = Path(__file__).parent / "migrations"
-PRAGMAS = ("synchronous=NORMAL", "foreign_keys=ON", "temp_store=MEMORY")
-RETRY_SECONDS = 0.02
-AGGREGATES_LOCK = 0x6D617461  # whoever asks for a lock in PostgreSQL names it by a number
+EXPECTED = "expected sqlite:///PATH or postgresql+psycopg://[USER[:PASSWORD]@][HOST[:PORT]]/DATABASE"
+PASSWORD = re.compile(r"(?<=:)[^:@]*(?=@)")
 
 
 class LostRace(Conflict):
@@ -42,19 +38,21 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._writer = engine.execution_options(**{WRITING: True})
+        self._server = engine.dialect.name == postgresql.NAME
+        self._reader = postgresql.reader(engine) if self._server else engine
+        self._writer = postgresql.writer(engine) if self._server else sqlite.writer(engine)
         # threads that queue in SQLite sleep and poll for the file's lock; this one wakes the next at once
-        self._turn = threading.Lock()
+        self._turn = threading.Semaphore(MAX_CONNECTIONS if self._server else 1)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A consistent view. Raises `Unavailable` or `BackendFailed`."""
-        with translated(), self._engine.begin() as connection:
+        with translated(), self._reader.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """All of it or nothing. Raises `Conflict` where another writer came between, and as `read`."""
+        """All of it or nothing. Raises `LostRace` where another writer came between, and as `read`."""
         if not self._turn.acquire(timeout=BUSY_SECONDS):
             raise Unavailable(f"the store did not take a write within {BUSY_SECONDS:g} s")
         try:
@@ -68,9 +66,26 @@ class Store:
 
 
 def alone(connection: Connection) -> None:
-    """Wait until no other transaction changes aggregates, and keep others from it to the end of this one."""
-    if connection.dialect.name == "postgresql":  # SQLite has one writer
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": AGGREGATES_LOCK})
+    """Wait until no other transaction changes aggregates, or hosts by what they told, and keep others from
+    it to the end of this one: before reading what the writes depend on. SQLite has one writer."""
+    if connection.dialect.name == postgresql.NAME:
+        postgresql.alone(connection)
+
+
+def reporting(connection: Connection) -> None:
+    """Before changing a host by what it told: wait for whoever is `alone`, and let him wait. Hosts do not
+    wait for each other."""
+    if connection.dialect.name == postgresql.NAME:
+        postgresql.reporting(connection)
+
+
+def placing(connection: Connection) -> bool:
+    """As `alone`, for who is `reporting`: others may go on to change hosts, but no aggregates. Answers
+    whether they could until now, so that what was read before may be old."""
+    if connection.dialect.name != postgresql.NAME:
+        return False
+    postgresql.placing(connection)
+    return True
 
 
 def again(store: Store, attempt: Callable[[Connection], T]) -> T:
@@ -90,25 +105,40 @@ def translated() -> Iterator[None]:
     """The database's failures as ours."""
     try:
         yield
-    except IntegrityError as error:  # two writers made the same name at once
-        raise LostRace(f"the store refused a write: {error.orig}") from error
-    except OperationalError as error:
-        raise _operational(error) from error
-    except DBAPIError as error:  # a damaged file, a value that does not fit
-        raise BackendFailed(f"the store failed: {error.orig}") from error
+    except DBAPIError as error:
+        raise _problem(error) from error
+    except NoneFree as error:
+        raise Unavailable(f"no connection to the store became free within {BUSY_SECONDS:g} s") from error
+    except (UnicodeEncodeError, OverflowError) as error:  # half a character, a number beyond 64 bits
+        raise InvalidArguments(f"the store cannot hold a value: {error}") from error
 
 
-def _operational(error: OperationalError) -> Problem:
-    text = str(error.orig)
-    if "locked" in text or "busy" in text:
-        return Unavailable(f"the store was busy for {BUSY_SECONDS:g} s: {text}")
-    return BackendFailed(f"the store failed: {text}")
+def _problem(error: DBAPIError) -> Problem:
+    said = " ".join(str(error.orig).split())
+    if isinstance(error, IntegrityError):  # two writers made the same name at once
+        return LostRace(f"the store refused a write: {said}")
+    if isinstance(error, DataError):
+        return InvalidArguments(f"the store cannot hold a value: {said}")
+    state = getattr(error.orig, "sqlstate", NO_SERVER)
+    if state != NO_SERVER:
+        return _of_server(state or "", said)
+    if "locked" in said or "busy" in said:
+        return Unavailable(f"the store was busy for {BUSY_SECONDS:g} s: {said}")
+    return BackendFailed(f"the store failed: {said}")  # a damaged file, a full disk
+
+
+def _of_server(state: str, said: str) -> Problem:
+    if postgresql.is_race(state):
+        return LostRace(f"the store refused a write: {said}")
+    if postgresql.is_away(state):
+        return Unavailable(f"the store is not available: {said}")
+    return BackendFailed(f"the store failed: {said}")
 
 
 def open_store(url: str) -> Store:
-    """Open, make or migrate a store. Raises `InvalidArguments` for the URL, `BackendFailed` for the file."""
-    engine = _engine(_checked(url))
-    store = Store(engine)
+    """Open, make or migrate a store. Raises `InvalidArguments` for the URL, `BackendFailed` for what is
+    there, `Unavailable` for a server that cannot be reached."""
+    store = Store(_engine(_checked(url)))
     try:
         migrate(store)
     except Problem:
@@ -118,62 +148,21 @@ def open_store(url: str) -> Store:
 
 
 def _checked(text: str) -> URL:
+    shown = PASSWORD.sub("***", text)
     try:
         url = make_url(text)
-    except ArgumentError as error:
-        raise InvalidArguments(f"'{text}' is not the URL of a store: expected sqlite:///PATH") from error
+    except (ArgumentError, ValueError) as error:  # a port that is no number
+        raise InvalidArguments(f"'{shown}' is not the URL of a store: {EXPECTED}") from error
+    known = url.drivername in ("sqlite", postgresql.NAME, postgresql.DRIVER)
     # an empty path would be a store in memory, of its own for every thread
-    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
-        raise InvalidArguments(f"'{text}' is not a store that can be used here: expected sqlite:///PATH")
-    try:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BackendFailed(
-            f"cannot make the directory of the store '{url.database}': {error.strerror}"
-        ) from error
+    if not known or not url.database or url.database == ":memory:":
+        raise InvalidArguments(f"'{shown}' is not a store that can be used here: {EXPECTED}")
     return url
 
 
 def _engine(url: URL) -> Engine:
-    engine = create_engine(
-        url,
-        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
-        pool_size=MAX_CONNECTIONS,
-        max_overflow=0,
-        pool_timeout=BUSY_SECONDS,
-    )
-    event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", _begin)
-    return engine
-
-
-def _prepare(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # `_begin` says BEGIN: the driver would say it too late
-    _write_ahead(connection)
-    for pragma in PRAGMAS:
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _write_ahead(connection: Any) -> None:
-    """Switch to the write-ahead log. While another process does the same to a new file, SQLite refuses at
-    once, whatever its busy time-out."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    pause = threading.Event()
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            pause.wait(RETRY_SECONDS)
-        else:
-            return
-
-
-def _begin(connection: Connection) -> None:
-    # a writer that began by reading could not wait for another one, only fail
-    writing = connection.get_execution_options().get(WRITING, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+    make = sqlite.engine if url.drivername == "sqlite" else postgresql.engine
+    return make(url, MAX_CONNECTIONS, BUSY_SECONDS)
 
 
 def migrate(store: Store) -> None:
@@ -186,6 +175,8 @@ def migrate(store: Store) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     with store.write() as connection:
+        if connection.dialect.name == postgresql.NAME:
+            postgresql.migrating(connection)
         config.attributes["connection"] = connection
         protocol.admit(connection)
         try:

@@ -1,0 +1,171 @@
+"""A PostgreSQL of the tests' own: one server for all of them, reached by a socket in its directory, and a
+database for each test, copied from one that is migrated already.
+
+It sorts by a language's rules, unlike Python and SQLite: what depends on the order of texts shows.
+
+`conftest.py` has the fixtures for every module, so what few need is imported where it is needed.
+"""
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from testbed import needs
+from testbed.child import spawn
+from waiting import wait_for
+
+PROGRAMS = Path("/usr/lib/postgresql")
+OWNER = "postgres"
+TEMPLATE = "migrated"
+START_SECONDS = 60
+SETTINGS = {
+    "listen_addresses": "",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_connections": "200",
+    "shared_buffers": "32MB",
+    "autovacuum": "off",
+    "jit": "off",
+}
+
+
+@dataclass
+class PostgreSQL:
+    """Where it is; `running` is the server."""
+
+    programs: Path
+    directory: Path
+    running: "subprocess.Popen[str] | None" = None
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def url(self, database: str) -> str:
+        return f"postgresql+psycopg://{OWNER}@/{database}?host={self.directory}"
+
+    def begin(self) -> None:
+        """Run it; it ends with the thread that this is called in."""
+        options = [f"--{name}={value}" for name, value in SETTINGS.items()]
+        own = ["-D", str(self.directory / "data"), "-k", str(self.directory)]
+        log = (self.directory / "out").open("a")
+        command = [str(self.programs / "postgres"), *own, *options]
+        self.running = spawn(_as_owner(command), stdout=log.fileno(), stderr=log.fileno())
+        log.close()
+
+    def start(self) -> None:
+        """Run it until it answers."""
+        self.begin()
+        wait_for(self.answers, START_SECONDS)
+
+    def answers(self) -> bool:
+        """Whether it takes connections; RuntimeError when it has ended."""
+        assert self.running is not None
+        if self.running.poll() is not None:
+            raise RuntimeError(f"PostgreSQL ended: {(self.directory / 'out').read_text()[-2000:]}")
+        import psycopg
+
+        try:
+            self.execute("SELECT 1")
+        except psycopg.OperationalError:  # it is starting
+            return False
+        return True
+
+    def stop(self) -> None:
+        """End it, its connections too, and wait for that."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End it without a word."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self.running is not None:
+            self.running.send_signal(how)
+            self.running.wait(START_SECONDS)
+            self.running = None
+
+    def execute(self, *statements: str, database: str = OWNER) -> None:
+        """Run SQL, each statement in a transaction of its own."""
+        import psycopg
+
+        where = f"host={self.directory} user={OWNER} dbname={database} connect_timeout={START_SECONDS}"
+        with psycopg.connect(where, autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+
+    def create(self, template: str = "template0") -> str:
+        """A new database's name."""
+        name = f"test{next(self.numbers)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        return name
+
+    def drop(self, name: str) -> None:
+        self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _as_owner(command: Sequence[str]) -> list[str]:
+    # it refuses to run as root; what setpriv runs takes its place, so that it ends when it is killed
+    user = [f"--reuid={OWNER}", f"--regid={OWNER}", "--clear-groups"] if os.geteuid() == 0 else []
+    return [needs.command("setpriv", "util-linux"), "--pdeathsig=KILL", *user, *command]
+
+
+@contextmanager
+def postgresql() -> Iterator[PostgreSQL]:
+    """One that answers, without databases; its data is gone afterwards."""
+    programs = max(PROGRAMS.glob("*/bin"), key=lambda path: int(path.parent.name), default=None)
+    if programs is None:
+        needs.missing(f"{PROGRAMS} ({needs.INSTALLABLE}postgresql)")
+    directory = Path(tempfile.mkdtemp(prefix="mh-postgresql-"))
+    server = PostgreSQL(programs, directory)
+    try:
+        if os.geteuid() == 0:
+            shutil.chown(directory, OWNER, OWNER)
+        data = ["-D", str(directory / "data"), "-U", OWNER, "--auth=trust", "--no-sync"]
+        sorting = ["--encoding=UTF8", "--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en"]
+        made = subprocess.run(
+            _as_owner([str(programs / "initdb"), *data, *sorting]),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert made.returncode == 0, made.stderr
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQL]:
+    """Of all tests; those that stop it have one of their own."""
+    from mh_conductor.store import open_store
+
+    with postgresql() as server:
+        server.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
+        open_store(server.url(TEMPLATE)).close()
+        yield server
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: PostgreSQL) -> Iterator[str]:
+    """The URL of a store in PostgreSQL that is empty."""
+    name = postgresql_server.create(TEMPLATE)
+    yield postgresql_server.url(name)
+    postgresql_server.drop(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty store: the test runs on each kind."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgresql_url"))
+    return f"sqlite:///{tmp_path / 'conductor.db'}"
