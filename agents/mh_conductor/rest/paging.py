@@ -35,6 +35,6 @@ def page(
     some = items[start : start + limit]
     if not limit or len(some) < limit:
         return some, []
-    asked = {key: exchange.last(key) for key in exchange.query} | {"marker": name(some[-1])}
-    query = urlencode({key: value for key, value in sorted(asked.items()) if value is not None})
+    asked = {key: exchange.last(key) for key in sorted(exchange.query)} | {"marker": name(some[-1])}
+    query = urlencode({key: value for key, value in asked.items() if value is not None})
     return some, [{"rel": "next", "href": f"{exchange.base}{path}?{query}"}]
