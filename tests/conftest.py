@@ -7,7 +7,7 @@ from typing import TypeVar
 import pytest
 
 from dbus_either import either  # noqa: F401 - a fixture of every module
-from openstack_servers import openstack, openstack_servers  # noqa: F401 - one for all modules
+from openstack_servers import openstack_servers  # noqa: F401 - one for all modules
 from postgresql import postgresql_server, postgresql_url, store_url  # noqa: F401 - where they are needed
 from testbed import needs
 

@@ -18,7 +18,7 @@ LONG = "n" * 256
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`keep`: the name for the id that is answered; `shape`: compare only which fields there are, and of which
+    """`keep`: the name for the id that is answered; `shape`: compare only which fields there are, of which
     kind; `differs`: why the answers are not the same."""
 
     method: str

@@ -23,9 +23,11 @@ def asker(url: str) -> Ask:
 
 
 @pytest.mark.parametrize("steps", DIALOGUES.values(), ids=DIALOGUES)
-def test_answers_are_those_of_nova(steps: Sequence[Step], openstack: OpenStack, tmp_path: Path) -> None:
-    assert openstack.nova.upstream is not None
-    theirs = speak(asker(f"http://{HOST}:{openstack.nova.upstream}"), steps)
+def test_answers_are_those_of_nova(
+    steps: Sequence[Step], openstack_servers: OpenStack, tmp_path: Path
+) -> None:
+    openstack_servers.clear()
+    theirs = speak(asker(f"http://{HOST}:{openstack_servers.nova.upstream}"), steps)
     with rest(tmp_path) as here:
         ours = speak(asker(here.url), steps)
     for step, our, their in zip(steps, ours, theirs, strict=True):
