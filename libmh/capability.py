@@ -1,15 +1,16 @@
 """What a host can do, for the fleet: facts that last, and os-traits names, made from a `Host`'s facts.
 
-A report says only what placing work on a host depends on: load, free memory and counters stay out, so that
-the generation grows when the machine changes and not with the time.
+A report says what placing work on a host depends on. Load and free memory are told apart from the facts, as
+metrics, so that the generation grows when the machine changes and not with the time.
 """
 
 import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -106,15 +107,26 @@ FACTS: Mapping[str, Derivation] = MappingProxyType(
 """By the name in the report. `memory` and `swap` are kB, `disks` counts what is not removable."""
 
 
+METRICS: Mapping[str, Derivation] = MappingProxyType(
+    {
+        "load_1m": Derivation("load", _item("1")),
+        "cpu_utilization": Derivation("cpu_utilization", _same),
+        "memory_available": Derivation("available_mem", _same),
+    }
+)
+"""By the name in the report: processes, a share of 1, kB. One that is not known is left out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """A host's identity with what it can do, now."""
+    """A host's identity with what it can do, and how busy it is, now."""
 
     uuid: str
     hostname: str
     boot_id: str
     facts: Mapping[str, Fact]
     traits: tuple[str, ...]
+    metrics: Mapping[str, float]
 
     def known(self) -> dict[str, Plain]:
         """What `libmh.selection` holds requirements against."""
@@ -139,7 +151,15 @@ def survey(host: Facts) -> Capabilities:
         _identity(told, "boot_id"),
         facts,
         tuple(sorted(traits_of(facts))),
+        dict(_measured(told)),
     )
+
+
+def _measured(told: Mapping[str, Fact]) -> Iterator[tuple[str, float]]:
+    for name, derivation in METRICS.items():
+        fact = _derive(told, derivation)
+        if fact.status is FactStatus.OK and isinstance(fact.value, int | float) and isfinite(fact.value):
+            yield name, float(fact.value)
 
 
 def _identity(known: Mapping[str, Fact], name: str) -> str:
@@ -235,6 +255,7 @@ class Reporter:
             agent_version=software_version(),
             facts=dict(found.facts),
             traits=list(found.traits),
+            metrics=dict(found.metrics),
         )
 
     def _known(self) -> Mapping[str, Any]:

@@ -142,5 +142,5 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if len(word) > MAX_SHOWN:
         return ""
     lowered = {each.lower(): each for each in known}
-    found = get_close_matches(word.lower(), lowered, n=1, cutoff=0.7)
+    found = get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return f": did you mean '{lowered[found[0]]}'?" if found else ""

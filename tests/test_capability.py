@@ -161,6 +161,20 @@ def test_the_time_of_observation_is_no_change() -> None:
     assert reporter.changed()
 
 
+def test_what_is_measured_is_told_and_is_no_change() -> None:
+    host = ToldHost(load={"1": 0.5, "5": 1.0, "15": 1.5}, available_mem=4096, cpu_utilization=0.25)
+    reporter = Reporter(host, Settings(), at_boot)
+    first = reporter.report()
+    assert first.metrics == {"load_1m": 0.5, "cpu_utilization": 0.25, "memory_available": 4096.0}
+    host.told |= ToldHost(load={"1": 9}, available_mem="much", cpu_utilization=float("nan")).told
+    assert not reporter.changed()
+    second = reporter.report()
+    assert (second.generation, second.metrics) == (first.generation, {"load_1m": 9.0})
+    host.told["load"] = replace(host.told["load"], status=FactStatus.STALE)
+    assert reporter.report().metrics == {}
+    assert build(ToldHost(), Settings(), at_boot).metrics == {}
+
+
 def test_settings_that_are_damaged_cost_the_count_and_no_report(tmp_path: Path) -> None:
     damaged = tmp_path / "settings.json"
     damaged.write_text("{broken")
@@ -201,3 +215,4 @@ def test_this_machine_can_be_reported() -> None:
     assert parse(declared, dump(declared, report, "report"), "report") == report
     assert report.facts["arch"].status is FactStatus.OK
     assert report.facts["memory_gib"].value
+    assert set(report.metrics or ()) == {"load_1m", "cpu_utilization", "memory_available"}

@@ -11,9 +11,10 @@ import pytest
 from captured import MACHINES, captured, copy_of, put
 from libmh.api.host import CpuTopology, Hardware, OperatingSystem
 from libmh.context import Context, Root, Settings
-from libmh.errors import NotImplementedHere, Problem
+from libmh.errors import BackendFailed, NotImplementedHere, Problem
 from libmh.events import Event
 from libmh.linux.host import LinuxHost
+from libmh.linux.machine.utilization import Utilization
 from libmh.spec import Kind, interface_of
 from testbed.callers import run_python_as
 
@@ -50,6 +51,7 @@ KVM = {
     "available_mem": 5123456,
     "free_swap": 999416,
     "load": {"1": 0.42, "5": 0.35, "15": 0.30},
+    "cpu_utilization": (28 - 9) / 28,
     # a name may hold blanks and parentheses; an idle kernel thread counts in the total alone
     "process_statistics": {"total": 7, "running": 1, "sleeping": 2, "stopped": 1, "zombie": 1, "idle": 1},
     "time_zone": "Europe/Berlin",
@@ -122,6 +124,26 @@ def test_captured_machine(machine: str, name: str, value: Any) -> None:
 
 def test_every_captured_machine_is_expected() -> None:
     assert set(EXPECTED) == set(MACHINES)
+
+
+def test_processors_are_busy_since_they_were_last_looked_at(tmp_path: Path) -> None:
+    now, machine = 0.0, Context(Root(tmp_path))
+    told = Utilization(machine.root, lambda: now)
+
+    def share(stat: str, when: float) -> float:
+        nonlocal now
+        put(machine, "/proc/stat", stat)
+        now = when
+        return told.share()
+
+    assert share("cpu  10 0 10 60 20 0 0 0 0 0\n", 0.0) == 0.2
+    assert share("cpu  99 0 99 60 20 0 0 0 0 0\n", 0.5) == 0.2  # too soon
+    assert share("cpu  20 0 50 110 20 0 0 0 0 0\n", 1.5) == 0.5
+    assert share("cpu  20 0 50 110 20 0 0 0 0 0\n", 3.0) == 0.5  # not a tick
+    assert share("cpu  0 0 5 15\n", 5.0) == 0.5  # processors that went away
+    assert share("cpu  10 5 10 15\n", 7.0) == 1.0
+    with pytest.raises(BackendFailed, match="no line 'cpu'"):
+        share("cpu  1 2 3\n", 9.0)
 
 
 def test_flags_of_avx512() -> None:

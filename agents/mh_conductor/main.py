@@ -22,6 +22,8 @@ from mh_conductor.conductor_service import FleetConductor
 from mh_conductor.governing import tell
 from mh_conductor.identity import senders
 from mh_conductor.intake import Intake
+from mh_conductor.placing import Placing
+from mh_conductor.policies import policies
 from mh_conductor.reporting import ReportIntake
 from mh_conductor.rest import options as rest
 from mh_conductor.rules import DEFAULT
@@ -53,7 +55,7 @@ async def body(process: Process) -> None:
     if not urls:
         raise InvalidArguments("--broker is missing: expected amqp://host:port", argument="broker")
     serve = server_for(urls[0])
-    configured = sinks(process.config.get("sink", {}))
+    configured, by = sinks(process.config.get("sink", {})), policies(process.config)
     state = process.state.absolute()
     store = await asyncio.to_thread(
         open_store, process.options.store or f"sqlite:///{state / 'conductor.db'}"
@@ -67,7 +69,7 @@ async def body(process: Process) -> None:
         context = Context(settings=Settings(process.state / "conductor.json"))
         providers = Providers()
         providers.add(ReportIntake(intake, context.events, tally))
-        providers.add(FleetAggregates(store, NONE, context.events))
+        providers.add(FleetAggregates(store, NONE, context.events, Placing(store, by)))
         providers.add(FleetConductor(store, NONE, context.events))
         providers.add(FleetSinks(store, configured))
         agent = with_agent(process, context, providers, Everybody())
@@ -103,7 +105,7 @@ COMMAND = Command(
     "Makes host aggregates from the capability reports of hosts.",
     body,
     add_options,
-    rest.TABLES | {"authority", "roles", "signing", "amqp", "tls", "reports", "sink"},
+    rest.TABLES | {"authority", "roles", "signing", "amqp", "tls", "reports", "sink", "policy"},
 )
 
 

@@ -84,7 +84,7 @@ def _filters(where: str, names: object) -> tuple[str, ...] | None:
     if not isinstance(names, list) or len(set(map(str, names))) != len(names):
         raise InvalidArguments(f"{where}.filters: expected a list of names, each once")
     for name in names:
-        if name not in FILTERS:
+        if not isinstance(name, str) or name not in FILTERS:
             raise InvalidArguments(
                 f"{where}.filters: there is no filter '{name}'{nearest(str(name), FILTERS)}: "
                 f"expected {', '.join(FILTERS)}"

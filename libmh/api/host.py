@@ -245,6 +245,11 @@ class Host(Protocol):
         """Load averages over 1, 5 and 15 minutes under the keys `1`, `5`, `15`."""
         ...
 
+    @prop(source="/proc/stat", max_age=1.0)
+    def cpu_utilization(self) -> float:
+        """Share of the processors' time, 0 to 1, in which they did something, since this was last read."""
+        ...
+
     @prop(source="/proc/PID/stat", max_age=2.0)
     def process_statistics(self) -> dict[str, I32]:
         """By state: `total`, `running` (R), `sleeping` (S), `stopped` (T), `zombie` (Z), `idle` (D)."""

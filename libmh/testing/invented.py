@@ -69,6 +69,7 @@ def _kind(number: int) -> dict[str, Any]:
         "available_mem": memory // 2,
         "free_swap": 2 * GIB,
         "load": {"1": 0.1, "5": 0.2, "15": 0.3},
+        "cpu_utilization": 0.05 * (number % 20),
         "process_statistics": {"total": 100, "running": 1, "sleeping": 99},
         "disks": [Disk("sda", chance.choice((1, 2, 4)) << 40, not solid, removable=False, read_only=False)],
         "filesystems": [],
