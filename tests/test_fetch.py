@@ -207,7 +207,7 @@ def test_time_passes_whatever_is_waited_for(trusted: tuple[str, Path]) -> None:
             began = time.monotonic()
             with pytest.raises(DownloadFailed, match="did not come within"):
                 fetch(Root(), uri, SLOW, trusted[1])
-            assert time.monotonic() - began < SLOW + 3
+            assert time.monotonic() - began < SLOW + 25
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_one_that_is_slow_is_told_from_one_that_is_not_there(tmp_path: Path) -> 
             began = time.monotonic()
             working = asyncio.ensure_future(fan_out(line, replace(waiting, deadline=0.5), Plan()))
             account = await working
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 25
             ends = {int(uuid, 16): result for uuid, result in account.results.items()}
             assert ends[1].state is State.ANSWERED
             assert (ends[2].state, ends[2].word) == (State.FAILED, "timeout")

@@ -110,7 +110,7 @@ def test_one_with_the_same_id_takes_the_place_of_the_old(tmp_path: Path, code: P
         wait_for(lambda: here.resources.operations()[0].running)
         began = time.monotonic()
         assert here.recur("Web", 60) == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 40
         assert [each.agent for each in here.resources.operations()] == ["Web"]
         slow, runs = counted(tmp_path / "slow")(), counted(tmp_path / "runs")
         enough = runs() + 5

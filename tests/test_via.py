@@ -351,11 +351,11 @@ def test_an_agent_that_hangs_costs_one_answer_each(tmp_path: Path, plugins: Mapp
             for thread in asking:
                 thread.start()
             assert there.proxy(Agent).ping("here") == "here"
-            assert time.monotonic() - began < 1.0
+            assert len(slow) < 5  # it did not wait behind them
             for thread in asking:
-                thread.join(5)
+                thread.join(30)
             assert [type(each) for each in slow] == [Timeout] * 5
-            assert 1.0 < time.monotonic() - began < 4.0
+            assert 1.0 < time.monotonic() - began < 25.0
         finally:
             back.process.send_signal(signal.SIGCONT)
         assert there.proxy(Probe).number() == 1

@@ -10,7 +10,7 @@ T = TypeVar("T")
 STEP = 0.01
 
 
-def wait_for(condition: Callable[[], T], seconds: float = 5, what: str = "") -> T:
+def wait_for(condition: Callable[[], T], seconds: float = 30, what: str = "") -> T:
     """Call `condition` until it gives something true, and return that; TimeoutError after `seconds`."""
     deadline = time.monotonic() + seconds
     pause = Event()
@@ -24,10 +24,10 @@ def wait_for(condition: Callable[[], T], seconds: float = 5, what: str = "") -> 
 
 
 @overload
-async def eventually(condition: Callable[[], Awaitable[T]], seconds: float = 5, what: str = "") -> T: ...
+async def eventually(condition: Callable[[], Awaitable[T]], seconds: float = 30, what: str = "") -> T: ...
 @overload
-async def eventually(condition: Callable[[], T], seconds: float = 5, what: str = "") -> T: ...
-async def eventually(condition: Callable[[], Awaitable[T] | T], seconds: float = 5, what: str = "") -> T:
+async def eventually(condition: Callable[[], T], seconds: float = 30, what: str = "") -> T: ...
+async def eventually(condition: Callable[[], Awaitable[T] | T], seconds: float = 30, what: str = "") -> T:
     """`wait_for` on a running loop; the condition may be awaitable, and one that hangs is cut off."""
     last: object = None
     try:
