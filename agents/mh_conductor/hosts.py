@@ -1,11 +1,12 @@
 """The inventory: the last report of every host, and which boots of it are over."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, select, tuple_, update
+from sqlalchemy.sql.elements import BindParameter
 
 from libmh.api.aggregates import FleetHost, HostState
 from libmh.errors import InvalidArguments, NotFound
@@ -38,6 +39,21 @@ _TOUCH = (
     )
 )
 REPLACE = update(HOSTS).where(_UNCHANGED)
+_TOLD = (
+    *("hostname", "boot_id", "sequence", "agent_version", "facts", "traits", "digest", "report"),
+    *("metrics", "summary", "identity"),
+)
+_NEW: Mapping[str, BindParameter[Any]] = {
+    **{name: bindparam(f"new_{name}") for name in _TOLD},
+    "last_seen": bindparam("now"),
+    "generation": bindparam("now_generation"),
+}
+_UP: Mapping[str, BindParameter[Any]] = {"state": bindparam("up"), "state_since": bindparam("now")}
+# made once: building a statement takes longer than running it
+_REPLACE = REPLACE.values(_NEW)
+_RETURN = REPLACE.values({**_NEW, **_UP})
+_BEGIN = REPLACE.values({**_NEW, **_UP, "first_seen": bindparam("now")})
+_INSERT = insert(HOSTS).values({**_NEW, **_UP, "uuid": bindparam("host"), "first_seen": bindparam("now")})
 _OVER = select(exists().where(BOOTS.c.host == bindparam("host"), BOOTS.c.boot_id == bindparam("boot")))
 
 
@@ -62,8 +78,8 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A report as it is kept: `digest` is the same while it tells nothing new, `text` is its JSON, `metrics`
-    and `summary` that of its metrics and key facts; `identity` is the host's from now on."""
+    """A report as it is kept: `digest` is the same while it tells nothing new, `report` is its JSON,
+    `metrics` and `summary` that of its metrics and key facts; `identity` is the host's from now on."""
 
     uuid: str
     hostname: str
@@ -73,7 +89,7 @@ class Arrival:
     facts: int
     traits: int
     digest: str
-    text: str
+    report: str
     metrics: str = "{}"
     summary: str = "{}"
     identity: str | None = None
@@ -92,37 +108,23 @@ def is_over(connection: Connection, uuid: str, boot_id: str) -> bool:
 
 def touch(connection: Connection, was: Standing, arrival: Arrival, now: int) -> None:
     """Keep a report that tells nothing new. Raises `LostRace`."""
-    values = {"new_sequence": arrival.sequence, "now": now, "text": arrival.text, **expected(was)}
+    values = {"new_sequence": arrival.sequence, "now": now, "text": arrival.report, **expected(was)}
     values["measured"] = arrival.metrics
     require_one(connection.execute(_TOUCH, values).rowcount, was)
 
 
 def put(connection: Connection, was: Standing | None, arrival: Arrival, now: int) -> int:
     """Keep a report that tells something new; answers the host's generation. Raises `LostRace`."""
-    values: dict[str, str | int | None] = {
-        "hostname": arrival.hostname,
-        "boot_id": arrival.boot_id,
-        "sequence": arrival.sequence,
-        "generation": was.generation + 1 if was else 1,
-        "last_seen": now,
-        "agent_version": arrival.agent_version,
-        "facts": arrival.facts,
-        "traits": arrival.traits,
-        "digest": arrival.digest,
-        "report": arrival.text,
-        "metrics": arrival.metrics,
-        "summary": arrival.summary,
-        "identity": arrival.identity,
-    }
-    if was is None or was.state != HostState.UP:
-        values |= {"state": HostState.UP.value, "state_since": now}
-    if was is None or not was.reported:
-        values["first_seen"] = now
+    values: dict[str, str | int | None] = {f"new_{name}": getattr(arrival, name) for name in _TOLD}
+    values |= {"now": now, "now_generation": was.generation + 1 if was else 1}
     if was is None or was.uuid != arrival.uuid:
-        connection.execute(insert(HOSTS), {"uuid": arrival.uuid, **values})
+        connection.execute(_INSERT, {"host": arrival.uuid, "up": HostState.UP.value, **values})
+    elif was.state == HostState.UP:
+        require_one(connection.execute(_REPLACE, {**values, **expected(was)}).rowcount, was)
     else:
-        done = connection.execute(REPLACE.values(values), expected(was))
-        require_one(done.rowcount, was)
+        back = _RETURN if was.reported else _BEGIN
+        values["up"] = HostState.UP.value
+        require_one(connection.execute(back, {**values, **expected(was)}).rowcount, was)
     if was is not None and was.reported and was.boot_id != arrival.boot_id:
         _retire(connection, was, now)
     return was.generation + 1 if was else 1

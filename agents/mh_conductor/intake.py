@@ -84,7 +84,7 @@ def arrival_of(report: CapabilityReport, came: Mapping[str, Plain] = NOTHING) ->
         facts=len(report.facts),
         traits=len(report.traits),
         digest=digest,
-        text=text,
+        report=text,
         metrics=compact(report.metrics or {}),
         summary=compact(summary_of(report)),
     )

@@ -70,6 +70,11 @@ _STAMP_AGGREGATES = (
 )
 
 
+_GROW = (
+    update(FLEET).values(generation=FLEET.c.generation + bindparam("steps")).returning(FLEET.c.generation)
+)
+
+
 @dataclass(slots=True)
 class Held:
     """An aggregate's row while a transaction works on it: `was` is the generation in the store, `generation`
@@ -197,8 +202,7 @@ def advance(
 ) -> int:
     """Let the generation of the whole grow, and stamp what changed with it: last in a transaction, since
     everybody else who changes anything waits from here to its end. Now and then the history is cut."""
-    grown = update(FLEET).values(generation=FLEET.c.generation + steps).returning(FLEET.c.generation)
-    generation: int = connection.execute(grown).scalar_one()
+    generation: int = connection.execute(_GROW, {"steps": steps}).scalar_one()
     _stamp(connection, _STAMP_HOSTS, list(hosts), generation)
     _stamp(connection, _STAMP_AGGREGATES, sorted({each.id for each in done}), generation)
     if generation // PRUNE_EVERY != (generation - steps) // PRUNE_EVERY:

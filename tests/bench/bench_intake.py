@@ -89,7 +89,7 @@ def populate(store: Store, hosts: int) -> None:
 
 def _copy(host: dict[str, object], number: int) -> dict[str, object]:
     kept = arrival_of(report(number, 1, "unchanged"))
-    own = {"uuid": kept.uuid, "hostname": kept.hostname, "digest": kept.digest, "report": kept.text}
+    own = {"uuid": kept.uuid, "hostname": kept.hostname, "digest": kept.digest, "report": kept.report}
     return {**host, **own}
 
 
@@ -133,7 +133,7 @@ def taking(intake: Intake, hosts: int, kind: str, first: int, sequence: int) -> 
 
 def bare(store: Store, kind: str) -> Callable[[int], object]:
     """A transaction of the same shape, straight at the driver: what no program can be faster than."""
-    body = arrival_of(report(0, 1, kind)).text
+    body = arrival_of(report(0, 1, kind)).report
     raw = store._engine.raw_connection()
     lite = raw.driver_connection
     mark = "?" if isinstance(lite, sqlite3.Connection) else "%s"
