@@ -8,7 +8,12 @@ import pytest
 
 from dbus_either import either  # noqa: F401 - a fixture of every module
 from openstack_servers import openstack_servers  # noqa: F401 - one for all modules
-from postgresql import postgresql_server, postgresql_url, store_url  # noqa: F401 - where they are needed
+from postgresql import (  # noqa: F401 - where they are needed
+    postgresql_server,
+    postgresql_shared,
+    postgresql_url,
+    store_url,
+)
 from testbed import needs
 
 AnyReport = TypeVar("AnyReport", pytest.TestReport, pytest.CollectReport)

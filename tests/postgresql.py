@@ -1,5 +1,5 @@
-"""A PostgreSQL of the tests' own: one server for all of them, reached by a socket in its directory, and a
-database for each test, copied from one that is migrated already.
+"""A PostgreSQL of the tests' own: one server for all of them, reached by a socket in its directory, with a
+database that is migrated, and emptied after each test; others are copied from it.
 
 It sorts by a language's rules, unlike Python and SQLite: what depends on the order of texts shows.
 
@@ -12,10 +12,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,10 +24,26 @@ from testbed import needs
 from testbed.child import spawn
 from waiting import wait_for
 
+if TYPE_CHECKING:
+    import psycopg
+
 PROGRAMS = Path("/usr/lib/postgresql")
 OWNER = "postgres"
 TEMPLATE = "migrated"
+SHARED = "shared"
 START_SECONDS = 60
+# nobody else may hold on to what the next test writes
+EMPTY = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid();
+DO $$ DECLARE each text; BEGIN
+    FOR each IN SELECT tablename FROM pg_tables WHERE schemaname = 'public'
+            AND tablename NOT IN ('fleet', 'alembic_version') LOOP
+        EXECUTE 'DELETE FROM ' || quote_ident(each);
+    END LOOP;
+END $$;
+UPDATE fleet SET generation = 0, rules = '', protocol = DEFAULT;
+"""
 SETTINGS = {
     "listen_addresses": "",
     "fsync": "off",
@@ -92,23 +109,24 @@ class PostgreSQL:
             self.running.wait(START_SECONDS)
             self.running = None
 
-    def execute(self, *statements: str, database: str = OWNER) -> None:
-        """Run SQL, each statement in a transaction of its own."""
+    def connect(self, database: str) -> "psycopg.Connection[tuple[object, ...]]":
+        """A connection where each statement is a transaction of its own."""
         import psycopg
 
         where = f"host={self.directory} user={OWNER} dbname={database} connect_timeout={START_SECONDS}"
-        with psycopg.connect(where, autocommit=True) as connection:
-            for statement in statements:
-                connection.execute(statement.encode())
+        return psycopg.connect(where, autocommit=True)
 
-    def create(self, template: str = "template0") -> str:
+    def execute(self, statement: str, database: str = OWNER) -> None:
+        """Run SQL."""
+        with self.connect(database) as connection:
+            connection.execute(statement.encode())
+
+    def create(self, template: str = "template0", name: str = "") -> str:
         """A new database's name."""
-        name = f"test{next(self.numbers)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
-        return name
-
-    def drop(self, name: str) -> None:
-        self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        made = name or f"test{next(self.numbers)}"
+        with self.connect(OWNER) as connection:
+            connection.execute(f"CREATE DATABASE {made} TEMPLATE {template} STRATEGY FILE_COPY".encode())
+        return made
 
 
 def _as_owner(command: Sequence[str]) -> list[str]:
@@ -150,17 +168,28 @@ def postgresql_server() -> Iterator[PostgreSQL]:
     from mh_conductor.store import open_store
 
     with postgresql() as server:
-        server.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
+        server.create(name=TEMPLATE)
         open_store(server.url(TEMPLATE)).close()
         yield server
 
 
+@pytest.fixture(scope="session")
+def postgresql_shared(postgresql_server: PostgreSQL) -> Iterator[Callable[[], None]]:
+    """Empties the shared database."""
+    postgresql_server.create(TEMPLATE, SHARED)
+    with postgresql_server.connect(SHARED) as connection:
+
+        def empty() -> None:
+            connection.execute(EMPTY.encode())
+
+        yield empty
+
+
 @pytest.fixture
-def postgresql_url(postgresql_server: PostgreSQL) -> Iterator[str]:
+def postgresql_url(postgresql_server: PostgreSQL, postgresql_shared: Callable[[], None]) -> Iterator[str]:
     """The URL of a store in PostgreSQL that is empty."""
-    name = postgresql_server.create(TEMPLATE)
-    yield postgresql_server.url(name)
-    postgresql_server.drop(name)
+    yield postgresql_server.url(SHARED)
+    postgresql_shared()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
