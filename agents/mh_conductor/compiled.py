@@ -4,11 +4,12 @@ What a fact's value does to every rule that looks at it is found out once for ea
 that a host is judged by one look-up for each fact, however many rules there are.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from libmh.api.host import Fact, FactStatus
+from libmh.match import IN, Requirement
 from libmh.spec import Plain
 from mh_conductor.records import compact
 from mh_conductor.rules import Rule, RuleSet
@@ -44,11 +45,11 @@ class _FactRules:
         self.name = name
         self.named = 0
         """Those that have it in a name."""
-        self._conditions: list[tuple[int, Callable[[object], object]]] = []
+        self._conditions: list[tuple[int, Requirement]] = []
         self._lacking: dict[object, int] = {}
 
-    def add(self, bit: int, match: Callable[[object], object]) -> None:
-        self._conditions.append((bit, match))
+    def add(self, bit: int, requirement: Requirement) -> None:
+        self._conditions.append((bit, requirement))
 
     def lacking(self, value: Plain) -> int:
         """The rules that do not hold for a value."""
@@ -63,20 +64,27 @@ class _FactRules:
 
     def _look(self, value: Plain) -> int:
         mask = self.named if as_text(value) is None else 0
-        for bit, match in self._conditions:
-            if not mask & bit and not match(value):
+        words = frozenset(value) if _is_words(value) else None
+        for bit, requirement in self._conditions:
+            if words is not None and requirement.operator == IN and requirement.operands:
+                holds = requirement.operands[0] in words
+            else:
+                holds = requirement.holds(value)
+            if not holds:
                 mask |= bit
         return mask
 
 
+def _is_words(value: Plain) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(type(each) is str for each in value)
+
+
 def _key(value: Plain) -> object:
     """What differs when values do: to Python 1, 1.0 and True are one."""
-    if isinstance(value, list):
-        if all(type(each) is str for each in value):
-            return tuple(value)
-        return (list, compact(value))
-    if isinstance(value, dict):
-        return (dict, compact(value))
+    if _is_words(value):
+        return tuple(value)
+    if isinstance(value, list | dict):
+        return (value.__class__, compact(value))
     return value if value.__class__ is str else (value.__class__, value)
 
 
@@ -127,7 +135,7 @@ class Compiled:
         for name in rule.aggregate.names:
             self._fact(name).named |= bit
         for condition in rule.conditions:
-            self._fact(condition.fact).add(bit, condition.requirement.match)
+            self._fact(condition.fact).add(bit, condition.requirement)
         for trait in rule.traits:
             self._traits.add(bit, trait)
 

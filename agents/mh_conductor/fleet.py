@@ -4,7 +4,6 @@ Most hosts are where the rules want them, and that is seen by comparing two dict
 planned for one by one, as when they report, each on what the one before has left.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -302,5 +301,5 @@ def described(known: Known, change: Change) -> Known:
 
 def line_of(change: Change, uuid: str) -> str:
     """A change without what differs from one minute to the next: plans of equal lines are the same plan."""
-    metadata = sorted(change.metadata.items())
-    return json.dumps([change.kind, change.aggregate, change.owner, uuid, metadata])
+    metadata = sorted(change.metadata.items()) if change.metadata else ""
+    return f"{change.kind} {change.aggregate!r} {change.owner!r} {uuid} {metadata}"

@@ -8,7 +8,7 @@ from libmh.api.host import Fact
 from libmh.declaration import type_of
 from libmh.selection import known
 from libmh.spec import Plain
-from libmh.wire import dump, parse
+from libmh.wire import parse
 
 EVIDENCE = type_of("evidence", list[Evidence])
 REPORT = type_of("report", CapabilityReport)
@@ -18,7 +18,21 @@ compact = json.JSONEncoder(separators=(",", ":")).encode
 
 def as_json(shown: Iterable[Evidence]) -> str:
     """The text of evidence."""
-    return compact(dump(EVIDENCE, list(shown), "evidence"))
+    return compact([_plain_evidence(each) for each in shown])
+
+
+def _plain_evidence(shown: Evidence) -> dict[str, Plain]:
+    """As `dump` makes it, by hand: what was seen came out of a report, and there is very much of it."""
+    plain: dict[str, Plain] = {
+        "rule": shown.rule,
+        "fact": shown.fact,
+        "requirement": shown.requirement,
+        "matched": shown.matched,
+        "reason": shown.reason,
+    }
+    told = {"seen": shown.seen, "status": shown.status, "source": shown.source, "observed": shown.observed}
+    plain.update({name: value for name, value in told.items() if value is not None})
+    return plain
 
 
 def evidence_of(text: str) -> list[Evidence]:

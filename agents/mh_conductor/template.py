@@ -13,15 +13,12 @@ class BadTemplate(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """`parts` are (literal text, name of the fact that follows it or None)."""
+    """`parts` are (literal text, name of the fact that follows it or None); `names`: the facts that are
+    needed, each once, in their order."""
 
     text: str
     parts: tuple[tuple[str, str | None], ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The facts that are needed, each once, in their order."""
-        return tuple(dict.fromkeys(name for _, name in self.parts if name is not None))
+    names: tuple[str, ...] = ()
 
     def render(self, values: Mapping[str, str]) -> str:
         """The text for given values of all `names`."""
@@ -37,7 +34,8 @@ def read_template(text: str) -> Template:
     for _, name, form, conversion in fields:
         if form or conversion or (name is not None and not name.isidentifier()):
             raise BadTemplate(f"'{text}': expected only the names of facts in braces, like {{os_id}}")
-    return Template(text, tuple((literal, name) for literal, name, _, _ in fields))
+    names = dict.fromkeys(name for _, name, _, _ in fields if name is not None)
+    return Template(text, tuple((literal, name) for literal, name, _, _ in fields), tuple(names))
 
 
 def as_text(value: Plain) -> str | None:
