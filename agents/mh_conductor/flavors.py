@@ -139,6 +139,12 @@ def check_flavor(flavor: Flavor) -> None:
     check("rxtx_factor", str(factor), fault)
     _check_description(flavor.description)
     check_metadata(flavor.extra_specs, "extra_specs")
+    _check_count(len(flavor.extra_specs), MAX_KEYS)
+
+
+def _check_count(keys: int, most: int) -> None:
+    if keys > most:
+        raise InvalidArguments(f"extra_specs: expected at most {MAX_KEYS} keys, got {keys}")
 
 
 def _check_description(description: str | None) -> None:
@@ -187,8 +193,7 @@ def _merge(start: Start, row: Row[Any], specs: Mapping[str, str], remove: Sequen
     if not changes:
         return
     after = len(held.keys() - changes.keys()) + sum(value is not None for value in changes.values())
-    if after > max(MAX_KEYS, len(held)):
-        raise InvalidArguments(f"extra_specs: expected at most {MAX_KEYS} keys, got {after}")
+    _check_count(after, max(MAX_KEYS, len(held)))
     _bump(start, row)
     start.connection.execute(_FORGET, [{"of": row.id, "what": key} for key in changes])
     _put(start.connection, row.id, {key: value for key, value in changes.items() if value is not None})

@@ -41,8 +41,3 @@ def zones(connection: Connection, default: str = DEFAULT_ZONE) -> list[Zone]:
 def by_host(connection: Connection) -> Mapping[str, str]:
     """The zones of those hosts, by UUID, that an aggregate gives one."""
     return {each.host: each.value for each in connection.execute(_PLACES)}
-
-
-def of_host(connection: Connection, uuid: str, default: str = DEFAULT_ZONE) -> str:
-    """The zone that a host is in."""
-    return connection.execute(_PLACES.where(MEMBERS.c.host == uuid)).scalars().first() or default
