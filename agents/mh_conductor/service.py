@@ -1,5 +1,7 @@
 """The provider of `Aggregates`: plain calls on the store, in any thread."""
 
+from collections.abc import Mapping
+
 from libmh.api.aggregates import (
     Aggregate,
     Aggregates,
@@ -11,7 +13,7 @@ from libmh.api.aggregates import (
 )
 from libmh.api.placement import Flavor, Policy, Selection
 from libmh.events import Hub
-from mh_conductor import catalogue, flavors, history, hosts, registry, zones
+from mh_conductor import catalogue, flavors, history, hosts, naming, registry, zones
 from mh_conductor.editing import Editing
 from mh_conductor.explaining import Explaining
 from mh_conductor.flavors import Flavors
@@ -33,6 +35,10 @@ class FleetAggregates(Aggregates):
         self._editing = Editing(store, events)
         self._flavors = Flavors(store)
         self._placing = placing or Placing(store)
+
+    def canonical(self, member: str, objects: Mapping[str, str]) -> Mapping[str, str]:
+        with self._store.read() as connection:
+            return naming.canonical(connection, member, objects)
 
     def generation(self) -> int:
         with self._store.read() as connection:

@@ -6,10 +6,13 @@ OpenStack know it: the section `[keystone_authtoken]` with its caches, its servi
 """
 
 import asyncio
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from libmh.caller import Caller
@@ -25,6 +28,8 @@ ROLES: Mapping[str, str] = {
 }
 MAX_NAME = 100
 MAX_TOKEN = 16_384
+MAX_REMEMBERED = 4096
+CACHE = "mh.tokens"
 THREADS = 8
 SECONDS = 30.0
 Start = Callable[..., Any]
@@ -41,6 +46,29 @@ class Verdict:
     roles: tuple[str, ...] = ()
 
 
+@dataclass(slots=True)
+class Remembered:
+    """What the filter keeps of tokens, as it asks for it: the last ones, for as long as it says. Its own
+    memory would grow for ever."""
+
+    most: int = MAX_REMEMBERED
+    _values: OrderedDict[str, tuple[float, bytes]] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self, key: str) -> bytes | None:
+        with self._lock:
+            ends, value = self._values.get(key, (0.0, b""))
+            return value if monotonic() < ends else None
+
+    def set(self, key: str, value: bytes, time: float = 0.0) -> None:
+        """`time`: seconds."""
+        with self._lock:
+            self._values.pop(key, None)
+            self._values[key] = (monotonic() + time, value)
+            while len(self._values) > self.most:
+                self._values.popitem(last=False)
+
+
 def _let_through(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
     start("200 OK", [])
     user, project = (environ.get(f"HTTP_X_{name}_NAME", "")[:MAX_NAME] for name in ("USER", "PROJECT"))
@@ -55,6 +83,7 @@ class WithKeystone:
 
     check: Filter
     roles: Mapping[str, str]
+    _remembered: Remembered = field(default_factory=Remembered)
     _pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(THREADS, thread_name_prefix="keystone")
     )
@@ -89,6 +118,7 @@ class WithKeystone:
             "wsgi.url_scheme": "http",
             "HTTP_X_AUTH_TOKEN": token,
             "mh.verdict": let,
+            CACHE: self._remembered,
         }
 
         def start(status: str, _headers: object, _exc: object = None) -> None:
@@ -112,5 +142,5 @@ def keystone(file: str, roles: Mapping[str, Any]) -> WithKeystone:
         raise NotImplementedHere(
             f"keystonemiddleware is not installed ({error}); pip install 'matahari[keystone]' brings it"
         ) from error
-    made = auth_token.filter_factory({}, oslo_config_project="matahari", oslo_config_file=file)
+    made = auth_token.filter_factory({}, oslo_config_project="matahari", oslo_config_file=file, cache=CACHE)
     return WithKeystone(made(_let_through), roles or ROLES)
