@@ -1,13 +1,16 @@
 """The buses and brokers that an agent is connected to, as `Agent.connections` tells them."""
 
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from urllib.parse import urlsplit, urlunsplit
 
 from libmh.api.agent import Agent, ConnectionState, ConnectionStatus
+from libmh.call import Request
 from libmh.errors import carriable
 from libmh.events import Hub
 from libmh.health import Certificates
+from libmh.spec import Plain
 
 MAX_ERROR = 500
 
@@ -21,12 +24,18 @@ def without_credentials(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
+Ask = Callable[[Request], Awaitable[Plain]]
+"""Carries a request to whoever answers it, and the plain answer back; raises a `Problem`."""
+
+
 class Connections:
-    """Transports tell it what happens to each URL; every change is the event `connection_changed`."""
+    """Transports tell it what happens to each URL; every change is the event `connection_changed`. `broker`
+    asks the broker's own node, as long as there is a connection to one that has it."""
 
     def __init__(self, events: Hub) -> None:
         self.events = events
         self.certificates = Certificates(events)
+        self.broker: Ask | None = None
         self._by_url: dict[str, ConnectionStatus] = {}
 
     def list(self) -> list[ConnectionStatus]:

@@ -7,7 +7,7 @@ from functools import partial
 
 from libmh.api import broker as api
 from libmh.dispatch import Dispatcher
-from libmh.errors import Unavailable
+from libmh.errors import NotFound, Unavailable
 from mh_amqp.broker import Broker
 from mh_amqp.connection import Connection
 from mh_amqp.intake import Intake
@@ -18,6 +18,7 @@ from mh_amqp.names import MANAGEMENT
 from mh_amqp.queues import Stored
 
 MAX_QUEUES = 1000
+MAX_SHOWN = 200
 CREDIT = 100
 
 
@@ -38,6 +39,12 @@ class BrokerState(api.Broker):
         ]
         fullest = sorted(found, key=lambda each: -each.messages)[: min(limit or MAX_QUEUES, MAX_QUEUES)]
         return sorted(fullest, key=lambda each: each.name)
+
+    def waiting(self, name: str) -> int:
+        queue = self._broker.queues.get(name)
+        if queue is None:
+            raise NotFound(f"there is no queue '{name[:MAX_SHOWN]}' here", name=name[:MAX_SHOWN])
+        return queue.depth
 
 
 class Node:

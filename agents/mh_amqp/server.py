@@ -32,6 +32,7 @@ from mh_amqp.links import Receiver, Sender
 from mh_amqp.management import Management
 from mh_amqp.messages import Message
 from mh_amqp.names import HOST_PREFIX, place
+from mh_amqp.node_asking import NodeAsking
 from mh_amqp.outcome import Outcome
 from mh_amqp.post import Post, post, receive
 from mh_amqp.signatures import IDENTITY as BY_KEY
@@ -164,6 +165,7 @@ class Serving:
         for sender in sending.standing.values():
             watch(sender, lost)
         connections.connected(url)
+        connections.broker = NodeAsking(sending)
         self._say(f"via {place(url).shown}")
         self._publish_through(sending)
         work: list[asyncio.Future[Any]] = [asyncio.ensure_future(extra(sending)) for extra in self.extras]
@@ -178,6 +180,7 @@ class Serving:
                 if each.done():
                     each.result()
         finally:
+            connections.broker = None
             self.outbox.pause()
             for task in (stopping, *work):
                 task.cancel()

@@ -19,6 +19,7 @@ from libmh.serve import main as run
 from libmh.spec import interface_of
 from mh_conductor import clockwork
 from mh_conductor.conductor_service import FleetConductor
+from mh_conductor.depth import Depth
 from mh_conductor.governing import tell
 from mh_conductor.identity import senders
 from mh_conductor.intake import Intake
@@ -42,7 +43,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--broker", metavar="URL", action="append", default=[], help="amqp://host:port; tried in this order"
     )
-    parser.add_argument("--store", metavar="URL", help="sqlite:///PATH; conductor.db in the state directory")
+    parser.add_argument(
+        "--store",
+        metavar="URL",
+        help="sqlite:///PATH or postgresql+psycopg://HOST/NAME; conductor.db in the state directory",
+    )
     parser.add_argument(
         "--rules", metavar="FILE", default=DEFAULT, help="TOML; 'default': the ones that are shipped"
     )
@@ -70,9 +75,11 @@ async def body(process: Process) -> None:
         providers = Providers()
         providers.add(ReportIntake(intake, context.events, tally))
         providers.add(FleetAggregates(store, NONE, context.events, Placing(store, by)))
-        providers.add(FleetConductor(store, NONE, context.events))
+        depth = Depth()
+        providers.add(FleetConductor(store, NONE, context.events, depth))
         providers.add(FleetSinks(store, configured))
         agent = with_agent(process, context, providers, Everybody())
+        depth.of(agent.connections, REPORTS)
         if opened:
             tell(context.events, opened)
         silence = Silence(store, NONE, tally.id, lambda: clockwork.hears(agent.connections))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
-from libmh.spec import U32, U64, interface, method, prop
+from libmh.spec import U32, U64, Access, interface, method, prop
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,4 +51,10 @@ class Broker(Protocol):
         limit: Annotated[U32, "at most so many, the fullest; 0 is 1,000, and at most 1,000 are told"] = 1000,
     ) -> list[QueueState]:
         """Queues and reply addresses, by name."""
+        ...
+
+    @method(access=Access.OPEN, objects=("name",), returns="messages")
+    def waiting(self, name: Annotated[str, "the queue's address, in full"]) -> U64:
+        """How many messages of a queue wait, those with it that nobody has answered yet. `not-found` where
+        there is no such queue."""
         ...
