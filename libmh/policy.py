@@ -140,6 +140,15 @@ class Policy:
                 return Decision(rule.allows, f"{called}; rule {rule.place}: {rule}")
         return Decision(allowed=False, reason=f"{called}; no rule fits")
 
+    def decide_whatever(self, identity: str, interface: Interface, member: Member) -> Decision | None:
+        """Whether an identity may call a member whatever it acts on, and why; None where a rule looks at
+        objects or arguments first."""
+        role = self.role(identity)
+        for rule in self.roles[NOBODY if role is None else role]:
+            if (rule.on or rule.where) and _named(rule.pattern, interface, member):
+                return None
+        return self.decide(identity, Asked(interface, member, Verb.CALL, {}))
+
     def decide_all(self, identity: str, interface: Interface) -> Decision:
         """Whether all properties may be read at once: each has to be."""
         said = Decision(allowed=False, reason=f"'{interface.name}' has no properties")

@@ -87,6 +87,37 @@ def test_a_rule_is_about_arguments() -> None:
     assert not decided(rules, NETWORK, "set_mtu", mtu=1500).allowed
 
 
+def test_a_call_is_decided_once_unless_a_rule_looks_at_it() -> None:
+    rules = one_role(ONLY_NGINX, {"allow": "Services.*"}, {"deny": "*", "where": {"timeout": "< 10"}})
+    members = SERVICES.members
+    assert rules.decide_whatever("somebody", SERVICES, members["restart"]) is None
+    assert rules.decide_whatever("somebody", SERVICES, members["stop"]) is None
+    plain = one_role(ONLY_NGINX, {"allow": "Services.*"})
+    assert plain.decide_whatever("somebody", SERVICES, members["restart"]) is None
+    assert plain.decide_whatever("somebody", SERVICES, members["stop"]) == decided(plain, SERVICES, "stop")
+    assert plain.decide_whatever("somebody", HOST, HOST.members["reboot"]) == decided(plain, HOST, "reboot")
+
+
+def test_what_a_rule_looks_at_is_looked_at_each_time() -> None:
+    found = roles({"authority": {"*": "mine"}, "roles": {"mine": {"rules": [ONLY_NGINX]}}})
+
+    def may(name: str, who: str) -> bool:
+        async def objects() -> Mapping[str, str]:
+            return {"name": name}
+
+        request = Request(SERVICES.name, "restart", arguments={"name": name}, caller=Caller("amqp", who))
+        try:
+            asyncio.run(found.authorise(request, SERVICES, SERVICES.members["restart"], objects))
+        except NotAuthorized:
+            return False
+        return True
+
+    for who in ("somebody", "x" * 5000):
+        for _ in range(2):
+            assert may("nginx.service", who)
+            assert not may("ssh.service", who)
+
+
 def test_arguments_are_named_however_they_were_given() -> None:
     member = NETWORK.members["set_mtu"]
     ways: list[list[Plain] | dict[str, Plain]] = [["eth1", 1500], {"iface": "eth1", "mtu": 1500}]

@@ -26,6 +26,8 @@ DEFAULT: Mapping[str, str] = {ANONYMOUS: "guest", "uid:*": "guest"}
 MAX_SHOWN = 200
 MAX_FILE = 1 << 20
 MAX_KNOWN = 4096
+MAX_NAMED = 500
+"""Who has a longer name than this is looked at each time."""
 LOOK_SECONDS = 1.0
 
 
@@ -38,6 +40,7 @@ class Roles:
     _seen: tuple[int, int, int] = (0, 0, 0)
     _looked: float = 0.0
     _said: dict[tuple[str, str], Decision] = field(default_factory=dict)
+    _whatever: dict[tuple[str, str], Decision | None] = field(default_factory=dict)
 
     def may_read(self, identity: str, interface: Interface) -> bool:
         """Whether all properties of an interface may be read; remembered until the policy changes."""
@@ -63,11 +66,23 @@ class Roles:
     def _remembered(self, identity: str, what: str, decide: Callable[[Policy], Decision]) -> Decision:
         current = self._current()  # it forgets what is remembered when the policy has changed
         said = self._said.get((identity, what))
+        if said is None and len(identity) > MAX_NAMED:
+            return decide(current)
         if said is None:
             if len(self._said) >= MAX_KNOWN:
                 self._said.clear()
             said = self._said[identity, what] = decide(current)
         return said
+
+    def _call(self, policy: Policy, identity: str, interface: Interface, member: Member) -> Decision | None:
+        key = (identity, member.action)
+        if len(identity) > MAX_NAMED:
+            return None
+        if key not in self._whatever:
+            if len(self._whatever) >= MAX_KNOWN:
+                self._whatever.clear()
+            self._whatever[key] = policy.decide_whatever(identity, interface, member)
+        return self._whatever[key]  # None: a rule looks at what is acted on, each time
 
     def explain(self, identity: str, asked: Asked) -> tuple[str | None, Decision]:
         """The identity's role, and what the policy that is in force says."""
@@ -99,6 +114,8 @@ class Roles:
             return self._all(identity, interface)
         if member.kind is Kind.EVENT:
             return Decision(allowed=False, reason="an event is not asked for")
+        if request.verb is Verb.CALL and (said := self._call(current, identity, interface, member)):
+            return said
         try:
             return current.decide(identity, asked(request, interface, member, None))
         except NeedsObjects:
@@ -123,6 +140,7 @@ class Roles:
             if found != self.policy:
                 self.policy = found
                 self._said.clear()
+                self._whatever.clear()
                 log.info("the policy in '%s' has changed, and is in force", source)
         except (OSError, ValueError, InvalidArguments) as error:  # ValueError: not UTF-8, or not TOML
             log.error("the policy stays as it was, for '%s' cannot be used: %s", source, error)  # noqa: TRY400

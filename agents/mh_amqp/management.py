@@ -112,20 +112,18 @@ class Management:
         self._check_name(message)
         version, number = message.text("mh:v"), message.id_text() or uuid.uuid4().hex
         deadline = _deadline(message)
-        asked = Request(interface.name, "", Verb.GET_ALL, (), caller, deadline, version, number)
-        if operation == READ:
-            return await self._read(interface, asked, body, form)
-        if operation == UPDATE:
-            return await self._update(interface, asked, body, form)
+        if operation in (READ, UPDATE):
+            asked = Request(interface.name, "", Verb.GET_ALL, (), caller, deadline, version, number)
+            perform = self._read if operation == READ else self._update
+            return await perform(interface, asked, body, form)
         member = interface.members.get(operation)
         if member is not None and member.kind is Kind.PROPERTY:
             _no_arguments(operation, body)
-            value = await self.dispatcher.call(replace(asked, member=operation, verb=Verb.GET))
-            return self.bodies.properties(interface, {operation: value}, form)
-        arguments = _arguments(member, body, form)
-        result = await self.dispatcher.call(
-            replace(asked, member=operation, verb=Verb.CALL, arguments=arguments)
-        )
+            asked = Request(interface.name, operation, Verb.GET, (), caller, deadline, version, number)
+            return self.bodies.properties(interface, {operation: await self.dispatcher.call(asked)}, form)
+        given = _arguments(member, body, form)
+        asked = Request(interface.name, operation, Verb.CALL, given, caller, deadline, version, number)
+        result = await self.dispatcher.call(asked)
         return self.bodies.results(interface.members[operation], result, form)
 
     async def _read(self, interface: Interface, asked: Request, body: Any, form: Form) -> Answer:

@@ -260,7 +260,8 @@ def _fields(raw: bytes, at: int, end: int) -> list[bytes]:
     count = int.from_bytes(raw[at + 1 + width : start])
     found: list[bytes] = []
     while start < end and len(found) < count:
-        behind = codec.skip(raw, start)
+        step = codec.STEPS[raw[start]]
+        behind = start + 1 + step if step >= 0 else codec.skip(raw, start)
         found.append(raw[start:behind])
         start = behind
     if start != end or len(found) != count:

@@ -189,7 +189,7 @@ def _any_from_json(value: Any) -> Any:
 
 def dump_json(value: Any) -> bytes:
     """Compact JSON in UTF-8; NaN and infinities are a `ValueError`."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return WRITER.encode(value).encode()
 
 
 def load_json(data: bytes, where: str = "body") -> Any:
@@ -198,13 +198,18 @@ def load_json(data: bytes, where: str = "body") -> Any:
     if len(data) > MAX_VALUES and sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:
         raise InvalidArguments(f"{where}: expected JSON of at most {MAX_VALUES} values", argument=where)
     try:
-        return json.loads(data, parse_constant=_refuse_constant)
+        return READER.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
     except (ValueError, RecursionError) as error:  # also not UTF-8, NaN, an integer of thousands of digits
         raise InvalidArguments(f"{where}: expected JSON: {error}"[:500], argument=where) from error
 
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"'{name}' is not a JSON number")
+
+
+# json makes one for each text that it does not read or write in its own way
+WRITER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+READER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def deflated(data: bytes) -> tuple[bytes, str | None]:
