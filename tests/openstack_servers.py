@@ -29,9 +29,9 @@ START_SECONDS = 120
 NOVA_VERSION = {"X-OpenStack-Nova-API-Version": "2.53"}
 PLACEMENT_VERSION = {"OpenStack-API-Version": "placement 1.23"}
 SERVER = DRIVERS / "openstack_server.py"
-COMPUTES = {f"node{number}": f"node{number}.example.org" for number in range(1, 7)}
+COMPUTES = {f"node{number}": f"node{number}.example.org" for number in range(1, 5)}
 """Service hosts, and the host names of their hypervisors."""
-UNPROVIDED = "node6"
+UNPROVIDED = "node4"
 """The one that Placement has no provider of."""
 BARE_METAL = "ironic"
 """A service host with two hypervisors."""
@@ -75,6 +75,8 @@ class Gate:
 def _handler(gate: Gate) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1
+        disable_nagle_algorithm = True
 
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -84,6 +86,7 @@ def _handler(gate: Gate) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)
+            self.wfile.flush()
 
         do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815 - names that the base class calls
 
@@ -120,6 +123,7 @@ class OpenStack:
     placement: Gate
     running: "dict[str, subprocess.Popen[str]]" = field(default_factory=dict)
     uuids: dict[str, str] = field(default_factory=dict)
+    touched: set[str] = field(default_factory=set)
 
     def make(self) -> None:
         """Write the configuration, and records of computes."""
@@ -202,6 +206,7 @@ class OpenStack:
         return set(told["traits"])
 
     def set_traits(self, host: str, *traits: str) -> None:
+        self.touched.add(host)
         path = f"/resource_providers/{self.provider(host)}/traits"
         for trait in traits:
             if trait.startswith("CUSTOM_"):
@@ -217,6 +222,7 @@ class OpenStack:
         return set(self.ask("placement", "GET", path)["aggregates"])
 
     def set_mirrored(self, host: str, *uuids: str) -> None:
+        self.touched.add(host)
         path = f"/resource_providers/{self.provider(host)}/aggregates"
         generation = self.ask("placement", "GET", path)["resource_provider_generation"]
         self.ask(
@@ -243,11 +249,12 @@ class OpenStack:
             for host in aggregate["hosts"]:
                 self.act(aggregate["id"], "remove_host", {"host": host})
             self.ask("nova", "DELETE", f"/os-aggregates/{aggregate['id']}")
-        for host in COMPUTES:
-            if host != UNPROVIDED:
-                self.set_traits(host)
-                self.set_mirrored(host)
-        for trait in self.ask("placement", "GET", "/traits?name=startswith:CUSTOM_")["traits"]:
+        traits = self.ask("placement", "GET", "/traits?name=startswith:CUSTOM_")["traits"]
+        for host in (COMPUTES.keys() - {UNPROVIDED}) if traits else self.touched:
+            self.set_traits(host)
+            self.set_mirrored(host)
+        self.touched.clear()
+        for trait in traits:
             self.ask("placement", "DELETE", f"/traits/{trait}")
 
 
@@ -268,7 +275,7 @@ def openstack_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open
 
 
 @pytest.fixture
-def openstack(openstack_servers: OpenStack) -> Iterator[OpenStack]:
+def cloud(openstack_servers: OpenStack) -> Iterator[OpenStack]:
     """The servers, with nothing left in them of the test before."""
     openstack_servers.clear()
     yield openstack_servers

@@ -117,6 +117,7 @@ def connect(settings: OpenStack) -> Cloud:
     `InvalidArguments` for a cloud that clouds.yaml does not have."""
     try:
         import openstack
+        from keystoneauth1.adapter import Adapter
         from keystoneauth1.exceptions import ClientException
         from openstack.exceptions import SDKException
     except ImportError as error:
@@ -128,13 +129,17 @@ def connect(settings: OpenStack) -> Cloud:
         "load_yaml_config": False,
         "load_envvars": False,
         "auth_type": "none",
-        "compute_endpoint_override": settings.compute,
-        "placement_endpoint_override": settings.placement,
     }
     try:
         connection = openstack.connect(**(common | ({"cloud": settings.cloud} if settings.cloud else given)))
-        compute: Any = connection.compute
-        placement: Any = connection.placement
+        compute: Any
+        placement: Any
+        if settings.cloud:
+            compute, placement = connection.compute, connection.placement
+        else:  # these URLs need not be asked for the versions behind them, as those of a catalog
+            session = connection.session
+            compute = Adapter(session, service_type="compute", endpoint_override=settings.compute)
+            placement = Adapter(session, service_type="placement", endpoint_override=settings.placement)
         return Cloud(settings.name, compute.request, placement.request, (ClientException, SDKException))
     except SDKException as error:
         raise InvalidArguments(f"sink '{settings.name}': {error}") from error

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from mh_conductor.sinks import file
-from mh_conductor.sinks.cloud import connect
+from mh_conductor.sinks.cloud import Cloud, connect
 from mh_conductor.sinks.plan import plan
 from mh_conductor.sinks.pushing import Pusher
 from mh_conductor.sinks.reading import read
@@ -41,19 +41,25 @@ class FilePlace:
 
 
 class OpenStackPlace:
-    """Nova and Placement of a cloud."""
+    """Nova and Placement of a cloud; connects when it is first asked something."""
 
     def __init__(self, settings: OpenStack) -> None:
         self._settings = settings
+        self._connected: Cloud | None = None
+
+    @property
+    def _cloud(self) -> Cloud:
+        if self._connected is None:
+            self._connected = connect(self._settings)
+        return self._connected
 
     def plan(self, desired: Desired) -> Plan:
         if not self._settings.traits:
             desired = replace(desired, traits={}, faults={})
-        actual = read(connect(self._settings), self._settings)
-        return plan(desired, actual, self._settings.owner)
+        return plan(desired, read(self._cloud, self._settings), self._settings.owner)
 
     def push(self, plan: Plan, desired: Desired) -> Pushed:  # noqa: ARG002 - the steps have it all
-        return Pusher(connect(self._settings), self._settings).push(plan.steps)
+        return Pusher(self._cloud, self._settings).push(plan.steps)
 
 
 def place(settings: SinkSettings) -> Place:
