@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-import foreign_clients
+from foreign_clients import DRIVERS, python_environment
 from libmh.match import OPERATORS, match
 from libmh.placing import capabilities_match, host_matches, image_fits, tenant_fits, traits_match
 from libmh.weighing import multiplier_of, normalize
@@ -214,9 +214,9 @@ def gathered(strategy: "st.SearchStrategy[Case]", count: int) -> list[Case]:
 
 def nova(asked_of_it: Sequence[Case]) -> list[Any]:
     """Nova's answers, from its own environment."""
-    client = foreign_clients.python_client("nova==34.0.0", "nova_answers.py")
+    command = (python_environment("openstack", DRIVERS / "openstack.txt"), str(DRIVERS / "nova_answers.py"))
     done = subprocess.run(
-        client.command, input=json.dumps(asked_of_it), capture_output=True, text=True, timeout=NOVA_SECONDS
+        command, input=json.dumps(asked_of_it), capture_output=True, text=True, timeout=NOVA_SECONDS
     )
     assert done.returncode == 0, done.stderr[-2000:]
     answers: list[Any] = json.loads(done.stdout)

@@ -9,16 +9,20 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from nova import config, objects  # type: ignore[import-not-found]
-from nova.scheduler import utils, weights  # type: ignore[import-not-found]
-from nova.scheduler.filters import (  # type: ignore[import-not-found]
+from nova import monkey_patch  # type: ignore[import-not-found]
+
+monkey_patch.patch(backend="threading")  # before anything else of Nova's
+
+from nova import config, objects  # noqa: E402
+from nova.scheduler import utils, weights  # type: ignore[import-not-found]  # noqa: E402
+from nova.scheduler.filters import (  # type: ignore[import-not-found]  # noqa: E402
     aggregate_image_properties_isolation,
     aggregate_instance_extra_specs,
     aggregate_multitenancy_isolation,
     compute_capabilities_filter,
     extra_specs_ops,
 )
-from nova.scheduler.weights import ram  # type: ignore[import-not-found]
+from nova.scheduler.weights import ram  # type: ignore[import-not-found]  # noqa: E402
 
 Case = Mapping[str, Any]
 
