@@ -59,7 +59,7 @@ def test_the_configuration_says_otherwise() -> None:
     [
         (MH_BROKER, HOST, Target(None), Node(HOST)),
         (MH_BROKER, EVENT, Target(None), Node(EVENT)),
-        (RABBITMQ_3, HOST, Target(f"/queue/{HOST}"), Node(f"/queue/{HOST}")),
+        (RABBITMQ_3, HOST, Target(f"/queue/{HOST}", durable=True), Node(f"/queue/{HOST}", durable=True)),
         (RABBITMQ_3, EVENT, Target("/exchange/amq.topic", EVENT), Node(f"/topic/{EVENT}")),
         (RABBITMQ_3, "mh.hosts", Target("/exchange/amq.topic", "mh.hosts"), Node("/topic/mh.hosts")),
         (RABBITMQ_3, REPLY, Target("/exchange/amq.topic", REPLY), Node(f"/topic/{REPLY}")),

@@ -25,12 +25,14 @@ from libmh.caller import asking as who_asks
 from libmh.errors import Conflict, NotAuthorized, NotFound, Problem
 from libmh.keys import Trusted, generate, load, trust
 from libmh.providers import find_interface
+from libmh.selection import Where
 from libmh.spec import Plain, interface_of
 from mh_amqp import client, messages, raw
 from mh_amqp.asking import Asker, asker
 from mh_amqp.client import connect
 from mh_amqp.dialects import RABBITMQ_3, RABBITMQ_4, Dialect
 from mh_amqp.engine import Login, dial
+from mh_amqp.fleet import AmqpLine
 from mh_amqp.links import Delivery
 from mh_amqp.names import host_address
 from mh_amqp.post import receive
@@ -169,7 +171,8 @@ def test_nobody_can_say_that_he_is_another(broker: RabbitMQ, tmp_path: Path) -> 
             to = host_address(UUID)
             forged = messages.encode(request("strike", body={"what": "x"}, to=to))
             forged = raw.with_user_id(forged, raw.routing(forged), b"anna")
-            sender = await made.connection.sender(dialect(broker).target(to).link)
+            target = dialect(broker).target(to)
+            sender = await made.connection.sender(target.link, durable=target.durable)
             gone: list[str] = []
             sender.on_closed = lambda condition, description: gone.append(f"{condition} {description}")
             sender.send(forged)
@@ -257,6 +260,24 @@ def test_everybody_comes_back_after_the_broker_was_killed(
             assert len(told_of_queues(caplog)) == (1 if dialect(broker).warning else 0)
             assert await answer == "otto"
             await host.close()
+
+    run(test(), 120)
+
+
+def test_what_is_left_for_a_host_outlives_the_broker(broker: RabbitMQ, tmp_path: Path) -> None:
+    left = asked("strike", "it")
+
+    async def test() -> None:
+        async with serving(broker, tmp_path):
+            pass
+        line = AmqpLine(await connect(broker.url()))
+        assert await line.leave(left, [UUID], Where(), 300.0) == {UUID: None}
+        await line.close()
+        broker.kill()
+        broker.begin()
+        await eventually(broker.listens, 60)
+        async with serving(broker, tmp_path) as agent:
+            await eventually(lambda: agent.toy.calls["strike"] == 1, 20)
 
     run(test(), 120)
 

@@ -1,5 +1,5 @@
-"""The embedded broker: for one machine and small sites, in memory, and never reading more of a message
-than its header.
+"""The embedded broker: for one machine and small sites, in memory but for what is durable, and never reading
+more of a message than its header.
 
 =====================  ====================================================================================
 address                node
@@ -16,7 +16,8 @@ mh.host.<uuid>         queue with one receiver: whoever attaches drives out the 
 anything else          queue, made at first use, removed when it is empty and nobody is attached
 =====================  ====================================================================================
 
-A message is accepted when it is queued or copied. What cannot be kept is *rejected*, with
+A message is accepted when it is queued or copied; one that is durable, for a queue, when it is on disk, too,
+where the broker has one. What cannot be kept is *rejected*, with
 `amqp:resource-limit-exceeded`, or counted as dropped when it came settled; before that producers of a busy
 queue get no more credit. A subscriber that lags by more than its bounds is detached with the same
 condition, so that it knows. Links without a settle mode of their own (mixed) get a message as it came:
@@ -36,6 +37,7 @@ from mh_amqp.access import Way
 from mh_amqp.addresses import MOST_PATTERN_WORDS, REPLY_PREFIX, Kind, has_wildcards, kind
 from mh_amqp.connection import Connection
 from mh_amqp.gate import Gate
+from mh_amqp.kept import Kept
 from mh_amqp.limits import MIB, Limits
 from mh_amqp.links import Delivery, Link, Receiver, Sender
 from mh_amqp.names import HOST_PREFIX, MANAGEMENT
@@ -86,17 +88,27 @@ class OwnNode(Protocol):
 
 class Broker:
     """Serves the peers of one or more listeners; all state is in here. `node` answers at `$management`;
-    `gate` says who may use which address, None lets everybody."""
+    `gate` says who may use which address, None lets everybody; `kept` is where durable messages wait, None
+    keeps them in memory as all others."""
 
-    def __init__(self, limits: BrokerLimits, gate: Gate | None = None) -> None:
+    def __init__(self, limits: BrokerLimits, gate: Gate | None = None, kept: Kept | None = None) -> None:
         self.limits = limits
         self.gate = gate
+        self.kept = kept
         self.counters = Counters()
         self.node: OwnNode | None = None
         self.queues: dict[str, Queue] = {}
         self._owners: dict[str, Connection] = {}
         self._subscribers: dict[Queue, Sender] = {}
         self._topics = Topics(self._overflowed)
+
+    def restore(self) -> None:
+        """Queue what an earlier process has kept."""
+        for each in self.kept.open() if self.kept is not None else ():
+            queue = self._find(each.queue)
+            stored = Stored(each.raw, each.expires, settled=False, kept=each.number)
+            if queue is None or not queue.put(stored):
+                log.warning("a message for '%s' was kept, and finds no room now: it stays", each.queue)
 
     def states(self) -> list[QueueState]:
         """Every queue and reply node, by name."""
@@ -328,13 +340,27 @@ class Broker:
 
     def _keep(self, queue: Queue, delivery: Delivery, routing: messages.Routing, raw: bytes) -> None:
         stored = Stored(raw, self._expires(routing), settled=delivery.settled)
+        lasting = routing.durable and self.kept is not None and not queue.private
         if stored.expires is not None and stored.expires <= time.time():
             self.counters.expired += 1
             delivery.accept()
-        elif not self._crowded() and queue.put(stored):
+        elif self._crowded() or (lasting and queue.full(len(raw))):
+            self._refuse(delivery, outcome.RESOURCE_LIMIT, f"'{queue.name}' is full")
+        elif lasting and not self._written(queue, stored):
+            self._refuse(delivery, outcome.RESOURCE_LIMIT, "it cannot be kept on disk")
+        elif queue.put(stored):
             delivery.accept()
         else:
             self._refuse(delivery, outcome.RESOURCE_LIMIT, f"'{queue.name}' is full")
+
+    def _written(self, queue: Queue, stored: Stored) -> bool:
+        if self.kept is not None:
+            stored.kept = self.kept.add(queue.name, stored.raw, stored.expires)
+        return stored.kept > 0
+
+    def _ended(self, stored: Stored) -> None:
+        if self.kept is not None:
+            self.kept.remove(stored.kept, len(stored.raw))
 
     def _expires(self, routing: messages.Routing) -> float | None:
         ends = [] if routing.expiry is None else [routing.expiry / 1000]
@@ -363,6 +389,7 @@ class Broker:
         if queue is None and kind(address) is Kind.QUEUE and len(self.queues) < self.limits.queues:
             queue = Queue(address, self.limits.queue, self.counters)
             queue.on_idle = self._remove
+            queue.on_end = self._ended
             self.queues[address] = queue
         return queue
 

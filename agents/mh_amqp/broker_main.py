@@ -20,6 +20,7 @@ from mh_amqp.broker import Broker, BrokerLimits
 from mh_amqp.broker_node import BrokerState, Node
 from mh_amqp.engine import DEFAULT_DOOR, Door, Listener, listen
 from mh_amqp.gate import Gate
+from mh_amqp.kept import Kept
 from mh_amqp.security import door_of
 from mh_amqp.users import verifier
 
@@ -46,10 +47,15 @@ def address_of(text: str) -> tuple[str, int]:
 
 
 async def serve(
-    address: str, limits: BrokerLimits, door: Door = DEFAULT_DOOR, gate: Gate | None = None
+    address: str,
+    limits: BrokerLimits,
+    door: Door = DEFAULT_DOOR,
+    gate: Gate | None = None,
+    kept: Kept | None = None,
 ) -> tuple[Broker, Listener]:
-    """A broker that listens at `address`. Errors as for `engine.listen`."""
-    broker = Broker(limits, gate)
+    """A broker that listens at `address`, with what was kept. Errors as for `engine.listen`."""
+    broker = Broker(limits, gate, kept)
+    broker.restore()
     place = address_of(address)
     listener = await listen(*place, broker, container="mh-broker", door=door, limits=limits.peer)
     return broker, listener
@@ -105,7 +111,8 @@ async def _body(process: Process) -> None:
     address: str = process.options.listen
     door = door_of(process.config)
     limits = limits_of(process.options.connections)
-    broker, listener = await serve(address, limits, door, gate_of(process, door))
+    kept = Kept(process.state / "broker.queues")
+    broker, listener = await serve(address, limits, door, gate_of(process, door), kept)
     providers = Providers()
     providers.add(BrokerState(broker))
     context = Context(settings=Settings(process.state / "broker.json"))
@@ -121,6 +128,7 @@ async def _body(process: Process) -> None:
             task.cancel()
         await asyncio.wait(tasks)
         await listener.close()
+        kept.close()
         if broker.gate is not None:
             broker.gate.refusals.flush()
 

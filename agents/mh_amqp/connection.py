@@ -78,14 +78,16 @@ class Connection:
         *,
         settled: bool | None = None,
         shared: bool = False,
+        durable: bool = False,
         pair: str = "",
         deadline: float | None = None,
     ) -> Sender:
         """Attach a sending link; None is the anonymous terminus (messages go where their `to` says).
 
         A link has a session of its own, since some brokers answer a bad attach by ending the session; with
-        `shared` it joins the connection's common one. `pair` is the name of a link pair (AMQP-PL). Raises
-        the Problem of the peer's condition, `Timeout`, `Unavailable`.
+        `shared` it joins the connection's common one. `durable` asks for a node that outlives the broker,
+        where the broker makes it. `pair` is the name of a link pair (AMQP-PL). Raises the Problem of the
+        peer's condition, `Timeout`, `Unavailable`.
         """
         session = self._session(shared=shared)
         name = pair or f"{self.container}-{next(self._names)}"
@@ -95,6 +97,8 @@ class Connection:
         sender.address = address
         pn.pn_terminus_set_address(lib.pn_link_target(link), address)
         pn.pn_terminus_set_address(lib.pn_link_source(link), name)
+        if durable:
+            lib.pn_terminus_set_durability(lib.pn_link_target(link), pn.DURABLE)
         await self._attach(sender, link, settled=settled, deadline=deadline)
         return sender
 
@@ -108,6 +112,7 @@ class Connection:
         hold: bool = False,
         settled: bool | None = None,
         shared: bool = False,
+        durable: bool = False,
         capabilities: Sequence[str] = (),
         pair: str = "",
         deadline: float | None = None,
@@ -129,6 +134,8 @@ class Connection:
             lib.pn_terminus_set_dynamic(source, True)  # noqa: FBT003 - C
         else:
             pn.pn_terminus_set_address(source, address)
+        if durable:
+            lib.pn_terminus_set_durability(source, pn.DURABLE)
         pn.put_symbols(lib.pn_terminus_capabilities(source), capabilities)
         pn.pn_terminus_set_address(lib.pn_link_target(link), name)
         lib.pn_link_set_max_message_size(link, self.limits.message)

@@ -14,6 +14,9 @@ router      as they are                           casts as they are, all events 
                                                   both have to be configured as multicast
 ==========  ====================================  ==============================================  =========
 
+At RabbitMQ 3 a host's queue is durable, so that what is left for a host outlives the broker: who attaches
+there has to ask for a durable node (`terminus-durability` 2), or to say `/amq/queue/mh.host.<uuid>`.
+
 "Nothing" means: written from the broker's documents. A broker that is not known is taken for one like ours
 that does not check who a message is from.
 """
@@ -27,7 +30,7 @@ from urllib.parse import quote, unquote
 
 from libmh.errors import InvalidArguments
 from mh_amqp.addresses import REPLY_PREFIX, Kind, kind
-from mh_amqp.names import AGENT_CONTAINER, EVENT_PREFIX
+from mh_amqp.names import AGENT_CONTAINER, EVENT_PREFIX, HOST_PREFIX
 from mh_amqp.names import is_private as takes_nothing_else
 
 MAX_KEY = 255
@@ -56,19 +59,22 @@ def is_private(address: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where a message is handed in: the address of the sending link, None for the anonymous terminus, and
-    what the message has to say there, None to leave it. `to` is signed, so that of a request stays."""
+    what the message has to say there, None to leave it. `to` is signed, so that of a request stays.
+    `durable`: what is kept there outlives the broker."""
 
     link: str | None
     subject: str | None = None
     to: str | None = None
+    durable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Where messages are received; `capabilities` are those of the source."""
+    """Where messages are received; `capabilities` are those of the source, `durable` as of a target."""
 
     link: str
     capabilities: tuple[str, ...] = ()
+    durable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,11 @@ def _is_queue(address: str) -> bool:
     return kind(address) is Kind.QUEUE
 
 
+def _is_host(address: str) -> bool:
+    """Whether requests wait there for a host that is off."""
+    return address.startswith(HOST_PREFIX)
+
+
 TOPIC_3 = "/exchange/amq.topic"
 TOPIC_4 = "/exchanges/amq.topic"
 REPLY_3 = re.compile(r"(?:/topic/|/exchange/amq\.topic/|(?!/))([^/%*#]{1,255})")
@@ -112,11 +123,15 @@ REPLY_4 = re.compile(r"(?:/exchanges/amq\.topic/|(?!/))([^/*#]{1,512})")
 
 
 def _target_3(address: str) -> Target:
-    return Target(f"/queue/{address}") if _is_queue(address) else Target(TOPIC_3, _key(address))
+    if not _is_queue(address):
+        return Target(TOPIC_3, _key(address))
+    return Target(f"/queue/{address}", durable=_is_host(address))
 
 
 def _node_3(address: str) -> Node:
-    return Node(f"/queue/{address}" if _is_queue(address) else f"/topic/{_key(address)}")
+    if not _is_queue(address):
+        return Node(f"/topic/{_key(address)}")
+    return Node(f"/queue/{address}", durable=_is_host(address))
 
 
 def _reply_3(address: str) -> Target | None:

@@ -173,7 +173,8 @@ class AmqpLine:
         left: dict[str, asyncio.Future[Outcome]] = {}
         for number, uuid in enumerate(hosts, 1):
             left[uuid] = asyncio.get_running_loop().create_future()
-            raw = messages.encode(self._addressed(replace(message, reply_to=None), host_address(uuid), way))
+            asked = replace(message, reply_to=None, durable=True)
+            raw = messages.encode(self._addressed(asked, host_address(uuid), way))
             await made.post.carry(host_address(uuid), raw, partial(_settle, left[uuid]))
             if number % SLICE == 0:
                 await self._breathe(made)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from libmh.spec import Plain
 from mh_amqp import codec
-from mh_amqp.codec import NULL, Malformed
+from mh_amqp.codec import NULL, TRUE, Malformed
 
 T = TypeVar("T")
 JSON = "application/json"
@@ -58,6 +58,7 @@ class Message:
     content_encoding: str | None = None
     ttl: int | None = None
     expiry: int | None = None
+    durable: bool = False
     properties: Mapping[str, Plain] = field(default_factory=dict)
     data: bytes | None = None
     value: bytes | None = None
@@ -104,8 +105,9 @@ def encode(message: Message) -> bytes:
     """The bytes of a message; `user_id` is left to the broker. A message without a body gets an amqp-value
     of null."""
     parts = []
-    if message.ttl is not None:
-        parts.append(section(HEADER, codec.list_of([NULL, NULL, codec.uint(min(message.ttl, MAX_TTL))])))
+    if message.ttl is not None or message.durable:
+        ttl = NULL if message.ttl is None else codec.uint(min(message.ttl, MAX_TTL))
+        parts.append(section(HEADER, codec.list_of([TRUE if message.durable else NULL, NULL, ttl])))
     parts.append(
         properties_section(
             [

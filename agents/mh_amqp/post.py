@@ -49,7 +49,9 @@ async def receive(
     node = dialect.node(address)
     if dialect.declares:
         node = await declare(connection, address, node)
-    made = await connection.receiver(node.link, on_delivery, capabilities=node.capabilities, **options)
+    made = await connection.receiver(
+        node.link, on_delivery, capabilities=node.capabilities, durable=node.durable, **options
+    )
     made.address = address
     made.slack = SLACK if dialect.overshoots else 0
     return made
@@ -100,7 +102,7 @@ class Post:
         target = self.dialect.target(address)
         sender = self.standing.get(target.link)
         if sender is None and target.link is not None:
-            sender = await self._link(target.link, address)
+            sender = await self._link(target, target.link, address)
         if sender is None:
             raise Unavailable(f"no link leads to '{address}'")
         self._put(sender, raw, target, on_outcome)
@@ -128,12 +130,12 @@ class Post:
             raw = messages.with_user_id(raw, messages.routing(raw), self._user)
         sender.send(raw, settled=settled, on_outcome=on_outcome)
 
-    async def _link(self, link: str, address: str) -> Sender:
+    async def _link(self, target: Target, link: str, address: str) -> Sender:
         sender = self._passing.get(link)
         if sender is None or not sender.open:
             if self.dialect.declares:
                 await declare(self.connection, address, self.dialect.node(address))
-            sender = await self.connection.sender(link)
+            sender = await self.connection.sender(link, durable=target.durable)
             self._passing[link] = sender
             while len(self._passing) > MAX_LINKS:
                 self._passing.popitem(last=False)[1].close()

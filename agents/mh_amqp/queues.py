@@ -51,17 +51,18 @@ class Bounds:
 
 
 class Stored:
-    """A message in the broker; `expires` is a time of `time.time()`, None for never. Its order is that of
-    arrival."""
+    """A message in the broker; `expires` is a time of `time.time()`, None for never; `kept` is its number on
+    disk, 0 for one that is not there. Its order is that of arrival."""
 
-    __slots__ = ("attempts", "expires", "failures", "number", "raw", "settled")
+    __slots__ = ("attempts", "expires", "failures", "kept", "number", "raw", "settled")
 
-    def __init__(self, raw: bytes, expires: float | None, *, settled: bool) -> None:
+    def __init__(self, raw: bytes, expires: float | None, *, settled: bool, kept: int = 0) -> None:
         self.raw = raw
         self.settled = settled
         self.expires = expires
         self.failures = 0
         self.attempts = 0
+        self.kept = kept
         self.number = next(SEQUENCE)
 
 
@@ -71,7 +72,7 @@ NOTHING: deque[Stored] = deque()
 
 class Queue:
     """`private` queues have one consumer, whose refusals end a message; from others it goes back to its
-    place."""
+    place. `on_end` is called for each that was kept on disk, when it is over."""
 
     __slots__ = (
         "_returned",
@@ -80,6 +81,7 @@ class Queue:
         "counters",
         "in_flight",
         "name",
+        "on_end",
         "on_idle",
         "private",
         "producers",
@@ -100,6 +102,7 @@ class Queue:
         self.producers = 0
         self.throttled: list[Receiver] = []
         self.on_idle: Callable[[Queue], None] | None = None
+        self.on_end: Callable[[Stored], None] | None = None
         self._returned: list[Stored] = []
 
     @property
@@ -174,7 +177,7 @@ class Queue:
         self.waiting.clear()
         self._returned.clear()
         for stored in lost:
-            self._count(-len(stored.raw), -1)
+            self._over(stored)
         for producer in self.throttled:
             producer.resume()
         self.throttled.clear()
@@ -187,6 +190,11 @@ class Queue:
         self.size += size
         self.counters.bytes += size
         self.counters.messages += messages_
+
+    def _over(self, stored: Stored) -> None:
+        self._count(-len(stored.raw), -1)
+        if stored.kept and self.on_end is not None:
+            self.on_end(stored)
 
     def _ready_consumer(self) -> Sender | None:
         consumers = self.consumers
@@ -204,7 +212,7 @@ class Queue:
             stored.raw if not stored.failures else messages.with_delivery_count(stored.raw, stored.failures)
         )
         if settled:
-            self._count(-len(stored.raw), -1)
+            self._over(stored)
             consumer.send(raw, settled=True)
             return
         self.in_flight += 1
@@ -214,10 +222,10 @@ class Queue:
     def _settled(self, stored: Stored, came: Outcome) -> None:
         self.in_flight -= 1
         if came.word is Word.ACCEPTED:
-            self._count(-len(stored.raw), -1)
+            self._over(stored)
         elif came.word is Word.REJECTED:
             self.counters.rejected += 1
-            self._count(-len(stored.raw), -1)
+            self._over(stored)
         elif self.private or stored.attempts >= self.bounds.deliveries:
             self._give_up(stored)
         else:
@@ -237,7 +245,7 @@ class Queue:
                 self.name,
                 stored.attempts,
             )
-        self._count(-len(stored.raw), -1)
+        self._over(stored)
 
     def _take_back(self, stored: Stored, *, failed: bool) -> None:
         """To its old place, in the next turn of the loop: many come back together when a consumer goes
@@ -255,7 +263,7 @@ class Queue:
 
     def _expire(self, stored: Stored) -> None:
         self.counters.expired += 1
-        self._count(-len(stored.raw), -1)
+        self._over(stored)
 
     def relent(self) -> None:
         """Let producers go on when there is room again."""

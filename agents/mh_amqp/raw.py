@@ -16,7 +16,8 @@ SECTION_NAMES = {
     b"amqp:message-annotations:map": MESSAGE_ANNOTATIONS,
     b"amqp:properties:list": PROPERTIES,
 }
-DESCRIBED, NULL = 0x00, 0x40
+DESCRIBED, NULL, TRUE = 0x00, 0x40, 0x41
+BOOLEAN_TRUE = b"\x56\x01"
 SMALL_ULONG, ULONG = 0x53, 0x80
 LIST0, LIST8, LIST32 = 0x45, 0xC0, 0xD0
 FIXED = {0x4: 0, 0x5: 1, 0x6: 2, 0x7: 4, 0x8: 8, 0x9: 16}  # width by the high half of a constructor
@@ -50,6 +51,7 @@ class Routing(NamedTuple):
     expiry: int | None = None
     ttl: int | None = None
     delivery_count: int = 0
+    durable: bool = False
     header: tuple[int, int] = (0, 0)
     properties: tuple[int, int] = (0, 0)
 
@@ -65,7 +67,7 @@ def routing(raw: bytes) -> Routing:
 
 
 def _routing(raw: bytes) -> Routing:
-    at, span, ttl, count = 0, (0, 0), None, 0
+    at, span, ttl, count, durable = 0, (0, 0), None, 0, False
     length = len(raw)
     if not length:
         raise Malformed("the message is empty")
@@ -75,6 +77,7 @@ def _routing(raw: bytes) -> Routing:
             starts, end = _fields(raw, value)
             span = (at, end)
             ttl, count = _uint(raw, starts, 2), _uint(raw, starts, 4) or 0
+            durable = _flag(raw, starts, 0)
         elif section == PROPERTIES:
             starts, end = _fields(raw, value)
             return Routing(
@@ -87,6 +90,7 @@ def _routing(raw: bytes) -> Routing:
                 expiry=_timestamp(raw, starts, 8),
                 ttl=ttl,
                 delivery_count=count,
+                durable=durable,
                 header=span,
                 properties=(at, end),
             )
@@ -95,7 +99,7 @@ def _routing(raw: bytes) -> Routing:
         else:
             end = skip(raw, value)
         at = end
-    return Routing(ttl=ttl, delivery_count=count, header=span, properties=(at, at))
+    return Routing(ttl=ttl, delivery_count=count, durable=durable, header=span, properties=(at, at))
 
 
 def with_delivery_count(raw: bytes, count: int) -> bytes:
@@ -260,6 +264,11 @@ def _uint(raw: bytes, starts: list[int], index: int) -> int | None:
     if width is None:
         raise Malformed(f"expected a uint in field {index}, not 0x{code:02x}")
     return int.from_bytes(raw[at + 1 : at + 1 + width])
+
+
+def _flag(raw: bytes, starts: list[int], index: int) -> bool:
+    at = starts[index] if index < len(starts) else -1
+    return at >= 0 and (raw[at] == TRUE or raw[at : at + 2] == BOOLEAN_TRUE)
 
 
 def _timestamp(raw: bytes, starts: list[int], index: int) -> int | None:
