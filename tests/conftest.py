@@ -9,6 +9,8 @@ import pytest
 from dbus_either import either  # noqa: F401 - a fixture of every module
 from openstack_servers import openstack_servers  # noqa: F401 - one for all modules
 from postgresql import (  # noqa: F401 - where they are needed
+    new_store_url,
+    postgresql_new_url,
     postgresql_server,
     postgresql_shared,
     postgresql_url,

@@ -192,6 +192,22 @@ def postgresql_url(postgresql_server: PostgreSQL, postgresql_shared: Callable[[]
     postgresql_shared()
 
 
+@pytest.fixture
+def postgresql_new_url(postgresql_server: PostgreSQL) -> Iterator[str]:
+    """The URL of a database without tables."""
+    name = postgresql_server.create()
+    yield postgresql_server.url(name)
+    postgresql_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a store that is not made yet: the test runs on each kind."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgresql_new_url"))
+    return f"sqlite:///{tmp_path / 'conductor.db'}"
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty store: the test runs on each kind."""

@@ -167,6 +167,7 @@ def downgrade() -> None:
         op.drop_table(name)
     for index, table in (
         ("ix_hosts_stamp", "hosts"),
+        ("ix_hosts_last_seen", "hosts"),
         ("ix_aggregates_stamp", "aggregates"),
         ("ix_history_aggregate", "history"),
     ):
