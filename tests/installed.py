@@ -14,7 +14,7 @@ from testbed.machine import Host, booted_host
 
 PACKAGING = ROOT / "packaging"
 UNITS = sorted((PACKAGING / "systemd").glob("*.service"))
-NAMES = [unit.stem for unit in UNITS]
+NAMES = [unit.stem for unit in UNITS if "@" not in unit.stem]
 INSIDE = "/opt/matahari"
 
 

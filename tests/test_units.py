@@ -61,6 +61,17 @@ def test_unit_comes_up_and_ends(host: Host, name: str) -> None:
     assert set(shown.split()) == {"Result=success", "ExecMainStatus=0"}
 
 
+def test_one_of_several_conductors_comes_up(host: Host) -> None:
+    options = "--broker amqp://127.0.0.1:5672 --store sqlite:////var/lib/matahari-conductor-2/fleet.db"
+    host.run("sh", "-c", f"echo 'OPTIONS={options}' > /etc/default/mh-conductor")
+    try:
+        assert [start(host, name) for name in ("mh-broker", "mh-conductor@2")] == [""] * 2
+        assert host.run("systemctl", "is-active", "mh-conductor@2").stdout == "active\n"
+        host.run("systemctl", "stop", "mh-conductor@2", seconds=60)
+    finally:
+        host.run("rm", "/etc/default/mh-conductor")
+
+
 def test_the_host_is_served_on_both_buses(host: Host) -> None:
     assert [start(host, name) for name in ("mh-broker", "mh-conductor", "mh-dbus", "mh-amqp")] == [""] * 4
     local = host.run("mhctl", "--on", "system:", "get", "Host.hostname").stdout.strip()
