@@ -1,8 +1,8 @@
 """A request that changes something is carried out once, whichever process it is delivered to.
 
-Within a process its transport sees to that. But a requester whose connection was lost sends his request again,
-and a broker may deliver what a process took that died: then it can come to another process. So the id of a
-request is written in the transaction that it makes; where it is there already, the request is refused.
+Within a process its transport sees to that. But a requester whose connection was lost sends his request
+again, and a broker may deliver what a process took that died: then it can come to another process. So the id
+of a request is written in the transaction that it makes; where it is there already, the request is refused.
 """
 
 import hashlib
