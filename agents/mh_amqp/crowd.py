@@ -5,6 +5,7 @@ events are kept in memory alone, and what has to be known for casts is found out
 """
 
 import asyncio
+import gc
 import itertools
 import logging
 import random
@@ -39,6 +40,8 @@ HOST = interface_of(Host).name
 LOOK_SECONDS = 0.2
 TELL_SECONDS = 10.0
 STEP_SECONDS = 0.05
+COLLECT_AFTER = 50_000
+"""New objects that may be garbage."""
 
 Member = tuple[CrowdHost, Serving]
 
@@ -48,6 +51,9 @@ async def serve_crowd(
 ) -> None:
     """`libmh.serve.Crowd`; the options `rate` (hosts started in a second) and `report_interval` are the
     process's."""
+    # thousands of agents make as many objects at once that live on: to look for garbage among them all for
+    # every few hundred new ones would take a tenth of the time
+    gc.set_threshold(COLLECT_AFTER)
     authority = roles(process.config, process.options.config)
     members = [(host, _serving(process, host, authority)) for host in hosts]
     count = min(shared or len(members), len(members))
