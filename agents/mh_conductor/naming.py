@@ -1,4 +1,4 @@
-"""What calls of `Aggregates` act on, by the names that the rules of a policy are written for: whoever says an id
+"""What calls of `Aggregates` act on, by the names that a policy's rules are written for: whoever gives an id
 or a UUID means the same thing."""
 
 from collections.abc import Mapping

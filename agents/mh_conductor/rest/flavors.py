@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from libmh.errors import NotFound
+from libmh.errors import InvalidArguments, NotFound
 from mh_conductor.rest import schemas
 from mh_conductor.rest.exchange import Exchange, Operation, Since
 from mh_conductor.rest.faults import Fault
@@ -162,7 +162,7 @@ async def find(exchange: Exchange) -> Plain:
     missing = Fault(404, f"Flavor {wanted[:MAX_SHOWN]} could not be found.")
     try:
         found: Plain = await exchange.fleet.ask("flavor", name=wanted)
-    except NotFound:
+    except (NotFound, InvalidArguments):  # what no name can be is no flavor's id
         raise missing from None
     if found["id"] != wanted:  # it is another one's name
         raise missing

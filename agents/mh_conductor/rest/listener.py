@@ -69,7 +69,7 @@ def entrance_of(process: Process, place: Place) -> Entrance:
         return WithTokens(Watched(Path(options.http_tokens), tokens_of))
     if not is_loopback(place.host):
         raise InvalidArguments(
-            f"--http: beyond loopback '{place.host}' needs --http-tokens FILE or --keystone FILE",
+            f"--http: '{place.host}' is not loopback, and needs --http-tokens or --keystone",
             argument="http",
         )
     return OnLoopback()
