@@ -72,8 +72,23 @@ class Requirement:
         return Match(answer is True, _reason(self, value, answer=answer))
 
     def holds(self, value: object) -> bool:
-        """The answer alone, for matching very many."""
+        """The answer alone."""
         return _judge(self, value) is True
+
+    def predicate(self) -> Callable[[object], bool]:
+        """As `holds`, for very many values: of numbers, the one that is asked for is read once."""
+        compare = NUMERIC.get(self.operator or "")
+        if compare is None or not self.operands:
+            return self.holds
+        wanted = _as_number(self, self.operands[0])
+        if wanted is None:
+            return lambda _value: False
+
+        def holds(value: object) -> bool:
+            seen = value if type(value) is int and not self.exact else _as_number(self, value)
+            return seen is not None and compare(seen, wanted)
+
+        return holds
 
     def wanted(self) -> str:
         """What would match, in words."""
@@ -167,8 +182,11 @@ def _lacking(requirement: Requirement, value: object) -> tuple[str, ...] | None:
         return tuple(each for each in wanted if each not in value)
     if not isinstance(value, list | tuple | dict if requirement.exact else list | tuple):
         return None
-    members = {_as_text(requirement, each) for each in value}
-    return tuple(each for each in wanted if each not in members)
+    missing = tuple(each for each in wanted if each not in value)
+    if not missing:
+        return ()
+    members = {_as_text(requirement, each) for each in value if not isinstance(each, str)}
+    return tuple(each for each in missing if each not in members)
 
 
 def _reason(requirement: Requirement, value: object, *, answer: bool | None) -> str:

@@ -61,6 +61,11 @@ WEIGHERS: Mapping[str, Weigher] = MappingProxyType(
 )
 
 
+def raws_of(metrics: Metrics, facts: Facts) -> tuple[float | None, ...]:
+    """What every weigher sees of a host, in their order."""
+    return tuple(weigher.raw(metrics, facts) for weigher in WEIGHERS.values())
+
+
 def normalize(raws: Sequence[float], minimum: float | None = None) -> list[float]:
     """Values to 0..1 over all of them, all 0 where they are equal (`nova.weights.normalize`, whose weighers
     lift what is below the minimum up to it)."""

@@ -329,7 +329,7 @@ def test_what_another_process_writes_is_seen_at_once(conductor: Fleet) -> None:
         Intake(other, fleet.rules()).take(told)
         measured = inventory.current()
         assert measured.generation == after.generation
-        assert measured.hosts[fleet.uuid_of(5)].metrics == {"load_1m": 3.5}
+        assert measured.hosts[fleet.uuid_of(5)].raws == (None, None, -3.5)
         assert measured == Inventory(other).current()
     finally:
         other.close()
@@ -354,7 +354,13 @@ traits = st.frozensets(st.sampled_from(("CUSTOM_A", "CUSTOM_B")))
 def snapshots(draw: st.DrawFn) -> Snapshot:
     hosts = {
         uuid: Known(
-            uuid, f"node{at}", draw(st.sampled_from(("up", "silent"))), 1, draw(facts), draw(traits), {}
+            uuid,
+            f"node{at}",
+            draw(st.sampled_from(("up", "silent"))),
+            1,
+            draw(facts),
+            draw(traits),
+            (None, None, None),
         )
         for at, uuid in enumerate(UUIDS)
     }

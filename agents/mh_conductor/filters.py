@@ -88,38 +88,32 @@ def _fit_up(_question: Question, host: Known, _aggregates: Sequence[Metadata]) -
 
 def _keep_where(_snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
     for fact, requirement in question.where.requirements:
-        holds = _Remembered(requirement.holds)
-        value = _value_of(fact)
-        hosts = [host for host in hosts if holds(value(host))]
+        hosts = _by_value(hosts, _values_of(hosts, fact), requirement.predicate())
     return hosts
 
 
-def _value_of(fact: str) -> Callable[[Known], Plain]:
+def _values_of(hosts: Hosts, fact: str) -> list[Plain]:
     if fact == UUID:
-        return lambda host: host.uuid
+        return [host.uuid for host in hosts]
     if fact == HOSTNAME:
-        return lambda host: host.hostname
+        return [host.hostname for host in hosts]
     if fact == TRAITS:
-        lists: dict[frozenset[str], list[Plain]] = {}
-        return lambda host: lists.setdefault(host.traits, list(host.traits))
-    return lambda host: host.facts.get(fact)
+        lists: dict[frozenset[str], Plain] = {
+            traits: list(traits) for traits in {host.traits for host in hosts}
+        }
+        return [lists[host.traits] for host in hosts]
+    return _values_at(hosts, fact)
 
 
-class _Remembered:
-    """A question about values, asked once of each object: in a snapshot equal ones are one."""
+def _values_at(hosts: Hosts, fact: str) -> list[Plain]:
+    return [host.facts.get(fact) for host in hosts]
 
-    __slots__ = ("_ask", "_told")
 
-    def __init__(self, ask: Callable[[Plain], bool]) -> None:
-        self._ask = ask
-        # the value is kept with the answer, so that no other object comes to have its id
-        self._told: dict[int, tuple[Plain, bool]] = {}
-
-    def __call__(self, value: Plain) -> bool:
-        told = self._told.get(id(value))
-        if told is None:
-            told = self._told[id(value)] = (value, self._ask(value))
-        return told[1]
+def _by_value(hosts: Hosts, values: list[Plain], holds: Callable[[Plain], bool]) -> Hosts:
+    """The hosts whose value holds. It is asked once of each object: in a snapshot, equal ones are one."""
+    objects = {id(value): value for value in values}
+    answers = {which: holds(value) for which, value in objects.items()}
+    return [host for host, value in zip(hosts, values, strict=True) if answers[id(value)]]
 
 
 def _fit_where(question: Question, host: Known, _aggregates: Sequence[Metadata]) -> Fit:
@@ -127,7 +121,8 @@ def _fit_where(question: Question, host: Known, _aggregates: Sequence[Metadata])
 
 
 def _said(host: Known, fact: str, requirement: Requirement) -> Finding:
-    found = requirement.match(_value_of(fact)(host))
+    (value,) = _values_of([host], fact)
+    found = requirement.match(value)
     return Finding(
         f"{fact}={requirement.text}", found.matched, f"{fact} {found.reason}", wanted=requirement.wanted()
     )
@@ -186,16 +181,23 @@ def _fit_aggregates(question: Question, _host: Known, aggregates: Sequence[Metad
 
 def _keep_capabilities(_snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
     for spec in question.asked.capabilities:
-        holds = _holds_as_text(spec)
-        hosts = [host for host in hosts if holds(placing.capability(host.facts, spec.path))]
+        if len(spec.path) == 1 and spec.path[0] not in placing.NOVA_NAMES:
+            values = _values_at(hosts, spec.path[0])
+        else:
+            values = [placing.capability(host.facts, spec.path) for host in hosts]
+        hosts = _by_value(hosts, values, _holds_as_text(spec))
     for spec in question.asked.unscoped:
-        holds, (name,) = _holds_as_text(spec), spec.path
-        hosts = [host for host in hosts if name not in host.facts or holds(host.facts[name])]
+        (name,) = spec.path
+        holds, unknown = _holds_as_text(spec), {host.uuid for host in hosts if name not in host.facts}
+        if len(unknown) < len(hosts):
+            fitting = _by_value(hosts, _values_at(hosts, name), holds)
+            hosts = _among(hosts, unknown | {host.uuid for host in fitting})
     return hosts
 
 
 def _holds_as_text(spec: Spec) -> Callable[[Plain], bool]:
-    return _Remembered(lambda value: value is not None and spec.requirement.holds(str(value)))
+    holds = spec.requirement.predicate()
+    return lambda value: value is not None and holds(str(value))
 
 
 def _fit_capabilities(question: Question, host: Known, _aggregates: Sequence[Metadata]) -> Fit:
@@ -220,7 +222,10 @@ def _keep_size(_snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
         return hosts
     wanted = (flavor.vcpus, flavor.ram * placing.MEBI, flavor.disk * placing.GIBI)
     for fact, least in zip(("cpu_count", "memory", "disk_bytes"), wanted, strict=True):
-        hosts = [host for host in hosts if not isinstance(has := host.facts.get(fact), int) or has >= least]
+        if least > 0:
+            hosts = [
+                host for host in hosts if not isinstance(has := host.facts.get(fact), int) or has >= least
+            ]
     return hosts
 
 

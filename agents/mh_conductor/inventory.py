@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select
 
+from libmh import weighing
 from libmh.placing import ZONE, Metadata
 from libmh.spec import Plain
 from mh_conductor import registry
@@ -44,7 +45,8 @@ _MEMBERS = select(MEMBERS.c.host).where(MEMBERS.c.aggregate == bindparam("which"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A host, as it last reported; `traits` with those that rules gave it. Equal facts and traits of several hosts are the same objects."""
+    """A host, as it last reported. Equal facts and traits of several hosts are the same objects; `traits`
+    are with those that rules gave it, `raws` what weighers see of it."""
 
     uuid: str
     hostname: str
@@ -52,7 +54,7 @@ class Known:
     last_seen: int
     facts: Mapping[str, Plain]
     traits: frozenset[str]
-    metrics: Mapping[str, float]
+    raws: tuple[float | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +134,8 @@ class Inventory:
         }
         traits = frozenset(told.get("traits", ())) | frozenset(json.loads(row.given))
         traits = self._shared.setdefault(traits, traits)
-        metrics = json.loads(row.metrics)
-        return Known(row.uuid, row.hostname, row.state, row.last_seen, facts, traits, metrics)
+        raws = weighing.raws_of(json.loads(row.metrics), facts)
+        return Known(row.uuid, row.hostname, row.state, row.last_seen, facts, traits, raws)
 
     def _one(self, value: Any) -> Any:
         """The one object that stands for all that are equal to it."""
@@ -154,7 +156,8 @@ class Inventory:
         for uuid, seen, metrics in connection.execute(_SEEN, {"after": self._newest - MARGIN}):
             host = last.hosts.get(uuid)
             if host is not None and host.last_seen != seen:
-                fresh[uuid] = replace(host, last_seen=seen, metrics=json.loads(metrics))
+                raws = weighing.raws_of(json.loads(metrics), host.facts)
+                fresh[uuid] = replace(host, last_seen=seen, raws=raws)
         self._newest = newest
         return replace(last, hosts={**last.hosts, **fresh}) if fresh else last
 

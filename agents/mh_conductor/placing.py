@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import repeat
+from types import MappingProxyType
 
 from libmh import extra_specs, selection, weighing
 from libmh.api.placement import Candidate, Flavor, Policy, Rejected, Selection, Weight
@@ -16,7 +17,7 @@ from mh_conductor.filters import FILTERS, WHERE, Filter, Question, groups_that_m
 from mh_conductor.inventory import Inventory, Known, Snapshot
 from mh_conductor.store import Store
 
-MAX_HINTS = 20
+NUMBERS: Mapping[str, int] = MappingProxyType({name: number for number, name in enumerate(WEIGHERS)})
 MAX_HINT = 32_000
 MAX_DETAILED = 1000
 """Candidates that are told what their weight is made of."""
@@ -138,19 +139,16 @@ def _ranked(snapshot: Snapshot, hosts: list[Known], policy: Policy, limit: int) 
 def _candidates(
     snapshot: Snapshot, hosts: list[Known], weights: list[float], scales: list[Scale], chosen: list[int]
 ) -> Iterator[Candidate]:
-    zones = snapshot.zones
-    detailed = chosen[:MAX_DETAILED]
-    of_each = zip(*(_weights(each, detailed) for each in scales), strict=True) if scales else iter(())
-    for at, told in zip(chosen, chain(of_each, repeat(())), strict=False):
+    zones, detailed, others = snapshot.zones, chosen[:MAX_DETAILED], chosen[MAX_DETAILED:]
+    of_each = zip(*(_weights(each, detailed) for each in scales), strict=True) if scales else repeat(())
+    for at, told in zip(detailed, of_each, strict=False):
+        host, known = hosts[at], [weight for weight in told if weight is not None]
+        zone = zones.get(host.uuid, DEFAULT_ZONE)
+        yield Candidate(host.uuid, host.hostname, host.last_seen, zone, weights[at], known or None)
+    for at in others:
         host = hosts[at]
-        yield Candidate(
-            host.uuid,
-            host.hostname,
-            host.last_seen,
-            zones.get(host.uuid, DEFAULT_ZONE),
-            weights[at],
-            [weight for weight in told if weight is not None] or None,
-        )
+        zone = zones.get(host.uuid, DEFAULT_ZONE)
+        yield Candidate(host.uuid, host.hostname, host.last_seen, zone, weights[at])
 
 
 def _weights(scale: Scale, chosen: list[int]) -> list[Weight | None]:
@@ -163,10 +161,11 @@ def _weights(scale: Scale, chosen: list[int]) -> list[Weight | None]:
 
 def _scale(snapshot: Snapshot, hosts: list[Known], weigher: Weigher, multiplier: float) -> Scale | None:
     """None where no candidate tells what is weighed."""
-    raws = [weigher.raw(host.metrics, host.facts) for host in hosts]
+    number = NUMBERS[weigher.name]
+    raws = [host.raws[number] for host in hosts]
     own = _multipliers(snapshot, weigher.key, multiplier)
     multipliers = [own.get(host.uuid, multiplier) for host in hosts] if own else [multiplier] * len(hosts)
-    if all(raw is None for raw in raws):
+    if raws.count(None) == len(raws):
         return None
     # Nova does not weigh one host alone
     shares = weighing.normalized(raws, multipliers, weigher.minimum) if len(hosts) > 1 else [0.0]
