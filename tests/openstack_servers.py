@@ -28,6 +28,8 @@ HOST = "127.0.0.1"
 START_SECONDS = 120
 NOVA_VERSION = {"X-OpenStack-Nova-API-Version": "2.53"}
 PLACEMENT_VERSION = {"OpenStack-API-Version": "placement 1.23"}
+UNSAFE = "sqlite_synchronous = false\n"
+"""Nobody will miss these databases after a power cut."""
 SERVER = DRIVERS / "openstack_server.py"
 COMPUTES = {f"node{number}": f"node{number}.example.org" for number in range(1, 5)}
 """Service hosts, and the host names of their hypervisors."""
@@ -125,21 +127,23 @@ class OpenStack:
     uuids: dict[str, str] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
 
-    def make(self) -> None:
-        """Write the configuration, and records of computes."""
+    def configure(self) -> None:
         (self.directory / "placement.conf").write_text(
             f"[DEFAULT]\nlog_file = {self.directory}/placement.log\n[api]\nauth_strategy = noauth2\n"
             f"[placement_database]\nconnection = sqlite:///{self.directory}/placement.db\n"
-            "sync_on_startup = true\n"
+            f"sync_on_startup = true\n{UNSAFE}"
         )
         (self.directory / "nova.conf").write_text(
             f"[DEFAULT]\nlog_file = {self.directory}/nova.log\nstate_path = {self.directory}\n"
-            f"transport_url = fake:///\n[database]\nconnection = sqlite:///{self.directory}/main.db\n"
-            f"[api_database]\nconnection = sqlite:///{self.directory}/api.db\n"
+            f"transport_url = fake:///\n[database]\nconnection = sqlite:///{self.directory}/main.db\n{UNSAFE}"
+            f"[api_database]\nconnection = sqlite:///{self.directory}/api.db\n{UNSAFE}"
             "[placement]\nauth_type = none\n"
             f"endpoint_override = http://{HOST}:{self.placement.port}\n"
         )
         shutil.copy(DRIVERS / "nova-api-paste.ini", self.directory / "api-paste.ini")
+
+    def make(self) -> None:
+        """Nova's databases, with records of computes."""
         computes = list(COMPUTES.items())
         computes += [(BARE_METAL, f"metal{number}") for number in (1, 2)]
         self.uuids = {name: str(uuid.uuid5(uuid.NAMESPACE_DNS, name)) for _, name in computes}
@@ -150,9 +154,16 @@ class OpenStack:
 
     def start(self, what: str) -> None:
         """Run a server until it answers, and open its gate."""
+        self.begin(what)
+        self.open(what)
+
+    def begin(self, what: str) -> None:
         with (self.directory / f"{what}.err").open("a") as errors:
             command = [self.python, str(SERVER), what, str(self.directory)]
             self.running[what] = spawn(command, stdout=subprocess.PIPE, stderr=errors.fileno())
+
+    def open(self, what: str) -> None:
+        """Wait for the port that a server tells once it listens."""
         out = self.running[what].stdout
         assert out is not None
         assert select.select([out], [], [], START_SECONDS)[0], f"{what} does not start"
@@ -263,10 +274,13 @@ def openstack_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open
     python = python_environment("openstack", DRIVERS / "openstack.txt")
     with gate() as nova, gate() as placement:
         servers = OpenStack(python, tmp_path_factory.mktemp("openstack"), nova, placement)
-        servers.make()
+        servers.configure()
         try:
-            for what in ("placement", "nova"):
-                servers.start(what)
+            servers.begin("placement")
+            servers.make()
+            servers.begin("nova")
+            servers.open("placement")
+            servers.open("nova")
             servers.provide()
             yield servers
         finally:
