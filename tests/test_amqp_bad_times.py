@@ -78,9 +78,9 @@ async def struck(console: Asker, seconds: float = 5.0) -> int:
 
 
 @contextmanager
-def simulated(hosts: int, url: str, state: Path) -> Iterator["subprocess.Popen[str]"]:
+def simulated(hosts: int, url: str, state: Path, *more: str) -> Iterator["subprocess.Popen[str]"]:
     """So many hosts in another process, all of them connected once."""
-    words = ("--hosts", str(hosts), "--broker", url, "--state", str(state), "--log-level", "error")
+    words = ("--hosts", str(hosts), "--broker", url, "--state", str(state), "--log-level", "error", *more)
     simulator = [sys.executable, "-m", "libmh.testing.simulate", *words]
     with child(simulator, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

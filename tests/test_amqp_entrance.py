@@ -1,11 +1,15 @@
 """The way in: whoever does not come in is written down, a flood is not, and nobody waits for long because of
-others."""
+others. A herd of thousands, which takes some minutes:
+
+    .venv/bin/pytest -m slow -s tests/test_amqp_entrance.py
+"""
 
 import asyncio
 import json
 import logging
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
@@ -14,20 +18,26 @@ from pathlib import Path
 import pytest
 
 from amqp_peers import HOST, SASL_HEADER, Echo, hostile, listening
+from amqp_serving import command, port_of
 from certificates import Authority, authority
 from libmh import audit
-from libmh.errors import Problem
-from mh_amqp import refusals
+from libmh.errors import Problem, Unavailable
+from mh_amqp import entrance, refusals
+from mh_amqp.broker_main import limits_of, serve
 from mh_amqp.engine import Door, Listener, Login, dial
-from mh_amqp.entrance import Turns
+from mh_amqp.entrance import AT_ONCE, Turns
 from mh_amqp.limits import Limits
 from mh_amqp.refusals import MOST_HOSTS, MOST_LINES, Refusals
 from mh_amqp.security import EXTERNAL
 from mh_amqp.tls import Files, Tls
+from test_amqp_bad_times import simulated
 from test_amqp_engine import run
+from test_amqp_secured import tls_table
 from waiting import eventually
 
 SHORT = Limits(handshake=1.0, closing=0.2)
+DOWN_SECONDS = 2.0
+BACK_SECONDS = 600.0
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +191,7 @@ def test_those_who_stall_keep_nobody_waiting(ours: Authority) -> None:
     async def test() -> None:
         async with secured(ours, replace(SHORT, handshake=20.0)) as (listener, echo):
             with ExitStack() as stack:
-                for _ in range(70):
+                for _ in range(AT_ONCE + 10):
                     stack.enter_context(socket.create_connection((HOST, listener.port)))
                 login = Login((EXTERNAL,), tls=Tls(ours.give("console")))
                 connection = await dial(HOST, listener.port, container="x", login=login, deadline=15)
@@ -234,6 +244,31 @@ def test_who_has_gone_when_it_is_his_turn_costs_nothing(ours: Authority, record:
                 peer.writer.close()
             listener.entrance.turns._pass_on()
             await eventually(lambda: listener.entrance and not listener.entrance.tasks)
+
+    run(test())
+    assert not record.lines
+
+
+def test_who_comes_when_turns_are_late_is_sent_away_at_once(
+    ours: Authority, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entrance, "LATE_SECONDS", 0.1)
+
+    async def test() -> None:
+        async with secured(ours) as (listener, echo):
+            assert listener.entrance is not None
+            turns = listener.entrance.turns
+            turns.free = 0
+            login = Login((EXTERNAL,), tls=Tls(ours.give("console")))
+            first = asyncio.create_task(dial(HOST, listener.port, container="x", login=login))
+            await eventually(lambda: turns.late)
+            with pytest.raises(Unavailable):
+                await dial(HOST, listener.port, container="x", login=login)
+            assert listener.entrance.sent_away == 1
+            turns._pass_on()
+            (await first).abort()
+            await eventually(lambda: not echo.peers)
+            (await dial(HOST, listener.port, container="x", login=login)).abort()
 
     run(test())
     assert not record.lines
@@ -294,3 +329,44 @@ def test_a_flood_of_handshakes_is_a_few_lines(ours: Authority, record: Record) -
         assert record.lines[-1]["times"] == 30 - MOST_LINES
 
     run(test())
+
+
+# a herd
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hosts", [1000, 2000, 5000])
+def test_a_herd_comes_in(ours: Authority, tmp_path: Path, record: Record, hosts: int) -> None:
+    """All hosts of a broker that was killed come back by TLS: the time in which it is busy with the others
+    is nobody's fault."""
+    (tmp_path / "hosts.toml").write_text(tls_table(ours.give("agent")))
+    (tmp_path / "broker.toml").write_text(tls_table(ours.give("broker")))
+    words = ["--listen", f"{HOST}:0", "--state", str(tmp_path), "--config", str(tmp_path / "broker.toml")]
+    words += ["--log-level", "error"]
+    with ExitStack() as stack:
+        first, line = stack.enter_context(command("mh_amqp.broker_main", *words))
+        port = port_of(line)
+        url = f"amqps://{HOST}:{port}"
+        given = ("--config", str(tmp_path / "hosts.toml"), "--rate", "150")
+        stack.enter_context(simulated(hosts, url, tmp_path / "hosts", *given))
+        first.kill()
+        first.wait(5)
+
+        async def test() -> None:
+            await asyncio.sleep(DOWN_SECONDS)
+            limits = limits_of(hosts)
+            broker, listener = await serve(f"{HOST}:{port}", limits, Door(tls=Tls(ours.give("broker"))))
+            began = time.monotonic()
+            await eventually(lambda: broker.counters.connections == hosts, BACK_SECONDS)
+            took = time.monotonic() - began
+            listener.refusals.flush()
+            late = sum(int(str(each["times"])) for each in record.lines if "within" in str(each["why"]))
+            print(
+                f"{hosts} hosts: all back by TLS after {took:.1f} s, {listener.refusals.count} in vain, "
+                f"{late} too late, {listener.entrance.sent_away if listener.entrance else 0} sent away"
+            )
+            await listener.close()
+
+        run(test(), BACK_SECONDS + 30)
+    late = [line for line in record.lines if "within" in str(line["why"])]
+    assert late == []

@@ -4,7 +4,8 @@ asyncio's own servers drop a handshake that fails without a word. So a listener 
 nothing of them until it is their turn, and begins TLS itself: every failure has a peer and a reason. Turns
 are taken in order, for a handshake costs milliseconds and thousands of hosts may come at once after a
 broker was away: the time that a peer may take begins with its turn. A peer that lets us wait keeps its
-turn for a moment only.
+turn for a moment only. When turns come late, whoever comes then is sent away at once: it would give up in
+the middle, after a part of the work, and comes again when it has waited for longer each time.
 """
 
 import asyncio
@@ -17,8 +18,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 log = logging.getLogger(__name__)
-AT_ONCE = 32
-TURN_SECONDS = 0.25
+AT_ONCE = 64
+TURN_SECONDS = 1.0
+LATE_SECONDS = 3.0
+"""How long those who are let in line wait; agents and consoles give up after ten."""
 ESTABLISHED = 1
 """TCP_ESTABLISHED, the first byte of struct tcp_info (tcp(7))."""
 
@@ -48,19 +51,25 @@ class Turns:
     """So many handshakes run at a time, those that wait for their peer aside."""
 
     free: int = AT_ONCE
-    _waiting: deque["asyncio.Future[None]"] = field(default_factory=deque)
+    _waiting: "deque[tuple[float, asyncio.Future[None]]]" = field(default_factory=deque)
 
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+    @property
+    def late(self) -> bool:
+        """Whether whoever is next has waited for too long already."""
+        return bool(self._waiting) and asyncio.get_running_loop().time() - self._waiting[0][0] > LATE_SECONDS
 
     async def take(self) -> Callable[[], None]:
         """Wait for one's turn; answers what ends it, and ends by itself soon."""
         if self.free > 0 and not self._waiting:
             self.free -= 1
         else:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
+            loop = asyncio.get_running_loop()
+            turn: asyncio.Future[None] = loop.create_future()
+            self._waiting.append((loop.time(), turn))
             await turn
         over = False
 
@@ -76,7 +85,7 @@ class Turns:
 
     def _pass_on(self) -> None:
         while self._waiting:
-            turn = self._waiting.popleft()
+            _, turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
@@ -85,12 +94,14 @@ class Turns:
 
 @dataclass(slots=True)
 class Entrance:
-    """Where peers of one listener come in; `seconds` is what a handshake may take."""
+    """Where peers of one listener come in; `seconds` is what a handshake may take. `sent_away` counts those
+    who came while it was too busy."""
 
     keeper: Keeper
     context: ssl.SSLContext
     seconds: float
     turns: Turns = field(default_factory=Turns)
+    sent_away: int = 0
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
 
     def accept(self) -> asyncio.Protocol:
@@ -104,6 +115,11 @@ class Entrance:
 
     def begin(self, arrival: "_Arrival", transport: asyncio.Transport) -> None:
         peer = shown(transport)
+        if self.turns.late:
+            self.sent_away += 1
+            log.debug("peer %s: sent away, %d wait for their turn", peer, self.turns.waiting)
+            transport.abort()
+            return
         if not self.keeper.room(peer):
             transport.abort()
             return
