@@ -1,12 +1,13 @@
 """Where something fits: asked of a conductor, over hosts that reported and aggregates that people made."""
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import update
 
 import fleet
 from libmh.api.aggregates import Aggregates
@@ -19,6 +20,7 @@ from libmh.remote import BlockingConnection
 from libmh.selection import where
 from libmh.spec import Plain
 from libmh.testing import loopback
+from mh_conductor import registry
 from mh_conductor.filters import FILTERS, WHERE, Question
 from mh_conductor.intake import Intake
 from mh_conductor.inventory import Group, Inventory, Known, Snapshot
@@ -26,6 +28,7 @@ from mh_conductor.placing import Placing, answer
 from mh_conductor.policies import SHIPPED, policies
 from mh_conductor.service import FleetAggregates
 from mh_conductor.store import Store, open_store
+from mh_conductor.tables import HOSTS
 
 SCOPE = "aggregate_instance_extra_specs:"
 
@@ -34,7 +37,7 @@ SCOPE = "aggregate_instance_extra_specs:"
 class Fleet:
     """A conductor in memory, with four hosts; node4 is small and has no avx512f."""
 
-    path: Path
+    url: str
     store: Store
     intake: Intake
     aggregates: Aggregates
@@ -68,11 +71,11 @@ class Fleet:
 
 
 @pytest.fixture
-def conductor(tmp_path: Path) -> Iterator[Fleet]:
-    store, rules, context = fleet.new_store(tmp_path), fleet.rules(), Context()
+def conductor(store_url: str) -> Iterator[Fleet]:
+    store, rules, context = open_store(store_url), fleet.rules(), Context()
     connection: BlockingConnection = loopback(FleetAggregates(store, rules, context.events), context=context)
     with connection:
-        made = Fleet(tmp_path, store, Intake(store, rules), connection.proxy(Aggregates))
+        made = Fleet(store_url, store, Intake(store, rules), connection.proxy(Aggregates))
         for number in (3, 1, 2):
             made.report(number, ("HW_CPU_X86_AVX512F",))
         made.report(4, ("HW_CPU_X86_AVX2",), cpu_flags=["aes"], cpu_count=2, memory=4_000_000)
@@ -114,35 +117,33 @@ def test_the_tour(conductor: Fleet) -> None:
     assert names(conductor.select(specs={f"{SCOPE}coolhardware": "true"})) == []
 
 
-@pytest.mark.parametrize(
-    ("requirements", "specs", "fit", "by"),
-    [
-        (["cpu_flags=<in> avx512f"], {}, ["node1", "node2", "node3"], "where"),
-        (["hostname=<or> node1 <or> node4"], {}, ["node1", "node4"], "where"),
-        (["traits=<in> HW_CPU_X86_AVX2"], {}, ["node4"], "where"),
-        ([f"uuid={fleet.uuid_of(3)}"], {}, ["node3"], "where"),
-        ([], {"trait:HW_CPU_X86_AVX512F": "required"}, ["node1", "node2", "node3"], "traits"),
-        ([], {"trait:HW_CPU_X86_AVX512F": "forbidden"}, ["node4"], "traits"),
-        ([], {"capabilities:cpu_flags": "<in> avx512f"}, ["node1", "node2", "node3"], "capabilities"),
-        ([], {"capabilities:cpu_info:arch": "aarch64"}, [], "capabilities"),
-        (
-            [],
-            {f"{SCOPE}arch": "x86_64", f"{SCOPE}cpu_avx512": "true"},
-            ["node1", "node2", "node3"],
-            "aggregates",
-        ),
-        ([], {"capabilities:cpu_count": "<= 4"}, ["node4"], "capabilities"),
-    ],
+ASKED: Sequence[tuple[list[str], dict[str, str], list[str], str]] = (
+    (["cpu_flags=<in> avx512f"], {}, ["node1", "node2", "node3"], "where"),
+    (["hostname=<or> node1 <or> node4"], {}, ["node1", "node4"], "where"),
+    (["traits=<in> HW_CPU_X86_AVX2"], {}, ["node4"], "where"),
+    ([f"uuid={fleet.uuid_of(3)}"], {}, ["node3"], "where"),
+    ([], {"trait:HW_CPU_X86_AVX512F": "required"}, ["node1", "node2", "node3"], "traits"),
+    ([], {"trait:HW_CPU_X86_AVX512F": "forbidden"}, ["node4"], "traits"),
+    ([], {"capabilities:cpu_flags": "<in> avx512f"}, ["node1", "node2", "node3"], "capabilities"),
+    ([], {"capabilities:cpu_info:arch": "aarch64"}, [], "capabilities"),
+    (
+        [],
+        {f"{SCOPE}arch": "x86_64", f"{SCOPE}cpu_avx512": "true"},
+        ["node1", "node2", "node3"],
+        "aggregates",
+    ),
+    ([], {"capabilities:cpu_count": "<= 4"}, ["node4"], "capabilities"),
 )
-def test_what_is_asked(
-    conductor: Fleet, requirements: list[str], specs: dict[str, str], fit: list[str], by: str
-) -> None:
-    found = conductor.select(*requirements, specs=specs, rejected=True)
-    assert names(found) == fit
-    rejected = reasons(found)
-    assert set(rejected) == {"node1", "node2", "node3", "node4"} - set(fit)
-    assert {filter_ for filter_, _ in rejected.values()} == {by}
-    assert all(reason for _, reason in rejected.values())
+
+
+def test_what_is_asked(conductor: Fleet) -> None:
+    for requirements, specs, fit, by in ASKED:
+        found = conductor.select(*requirements, specs=specs, rejected=True)
+        assert names(found) == fit, (requirements, specs)
+        rejected = reasons(found)
+        assert set(rejected) == {"node1", "node2", "node3", "node4"} - set(fit)
+        assert {filter_ for filter_, _ in rejected.values()} == {by}
+        assert all(reason for _, reason in rejected.values())
 
 
 def test_zones_projects_and_sizes(conductor: Fleet) -> None:
@@ -205,29 +206,51 @@ def test_hints(conductor: Fleet) -> None:
         conductor.select(hints={"image": "a=b"}, policy="inventory")
 
 
-@pytest.mark.parametrize(
-    ("requirements", "specs", "asked_for", "says"),
-    [
-        ([], {f"{SCOPE}acrh": "x86_64"}, {}, "no aggregate has the metadata 'acrh': did you mean 'arch'?"),
-        (
-            [],
-            {f"{SCOPE}arch": "x86-64"},
-            {},
-            f"no aggregate fulfils {SCOPE}arch = 'x86-64': did you mean 'x86_64'?; there is 'x86_64'",
-        ),
-        ([], {"trait:HW_CPU_X86_AVX512": "required"}, {}, "did you mean 'HW_CPU_X86_AVX512F'?"),
-        ([], {f"{SCOPE}n": "= 8"}, {}, "write '>=', or '==' for equality"),
-        ([], {"ssd": "true"}, {}, "has no scope"),
-        ([], {}, {"zone": "az2"}, "no host is in a zone 'az2': did you mean 'az1'?"),
-        (["cpu_falgs=<in> aes"], {}, {}, "no host reports 'cpu_falgs': did you mean 'cpu_flags'?"),
-    ],
+NOWHERE: Sequence[tuple[list[str], dict[str, str], dict[str, str], str]] = (
+    ([], {f"{SCOPE}acrh": "x86_64"}, {}, "no aggregate has the metadata 'acrh': did you mean 'arch'?"),
+    (
+        [],
+        {f"{SCOPE}arch": "x86-64"},
+        {},
+        f"no aggregate fulfils {SCOPE}arch = 'x86-64': did you mean 'x86_64'?; there is 'x86_64'",
+    ),
+    ([], {"trait:HW_CPU_X86_AVX512": "required"}, {}, "did you mean 'HW_CPU_X86_AVX512F'?"),
+    ([], {f"{SCOPE}n": "= 8"}, {}, "write '>=', or '==' for equality"),
+    ([], {"ssd": "true"}, {}, "has no scope"),
+    ([], {}, {"zone": "az2"}, "no host is in a zone 'az2': did you mean 'az1'?"),
+    (["cpu_falgs=<in> aes"], {}, {}, "no host reports 'cpu_falgs': did you mean 'cpu_flags'?"),
 )
-def test_what_is_nowhere_is_said(
-    conductor: Fleet, requirements: list[str], specs: dict[str, str], asked_for: dict[str, str], says: str
-) -> None:
+
+
+def test_what_is_nowhere_is_said(conductor: Fleet) -> None:
     conductor.aggregate("zoned", 1, zone="az1")
-    found = conductor.select(*requirements, specs=specs, **asked_for)
-    assert any(says in each for each in found.warnings), found.warnings
+    for requirements, specs, asked_for, says in NOWHERE:
+        found = conductor.select(*requirements, specs=specs, **asked_for)
+        assert any(says in each for each in found.warnings), (says, found.warnings)
+
+
+def test_any_number_may_ask_while_it_changes(conductor: Fleet) -> None:
+    stop, seen = threading.Event(), []
+
+    def ask() -> None:
+        last, over = 0, False
+        while not over:
+            over = stop.is_set()
+            found = conductor.select()
+            seen.append(found.generation >= last and len(found.hosts) == found.considered)
+            last = found.generation
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(5, 25):
+        conductor.report(number)
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+    assert len(seen) >= len(threads)
+    assert all(seen)
+    assert len(conductor.select().hosts) == 24
 
 
 def test_what_is_not_there_is_refused(conductor: Fleet) -> None:
@@ -294,11 +317,6 @@ def test_policies_that_cannot_be(table: object, says: str) -> None:
 
 def test_silent_and_registered_hosts_are_not_chosen(conductor: Fleet) -> None:
     with conductor.store.write() as connection:
-        from sqlalchemy import update
-
-        from mh_conductor import registry
-        from mh_conductor.tables import HOSTS
-
         connection.execute(update(HOSTS).where(HOSTS.c.hostname == "node2").values(state="silent"))
         registry.advance(connection, 1, hosts=[fleet.uuid_of(2)])
     found = conductor.select(rejected=True)
@@ -311,7 +329,7 @@ def test_what_another_process_writes_is_seen_at_once(conductor: Fleet) -> None:
     inventory = Inventory(conductor.store)
     before = inventory.current()
     assert inventory.current() is before
-    other = open_store(f"sqlite:///{conductor.path / 'conductor.db'}")
+    other = open_store(conductor.url)
     try:
         assert Inventory(other).current() == before
         Intake(other, fleet.rules()).take(fleet.report(5, hostname="anode"))
