@@ -1,14 +1,16 @@
 """`/os-hypervisors`, so far as hosts are listed and looked up with it: no servers run here."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
 
+from libmh.errors import InvalidArguments, NotFound
 from mh_conductor.rest import schemas
 from mh_conductor.rest.exchange import Exchange, Operation, Since
 from mh_conductor.rest.faults import Fault
 from mh_conductor.rest.hosts import UUIDS, Host, is_up, node_id, service_id
-from mh_conductor.rest.paging import page
+from mh_conductor.rest.paging import limit_of, link, missing
 from mh_conductor.rest.schemas import YES
 
 PATH = "/os-hypervisors"
@@ -83,18 +85,36 @@ async def detail(exchange: Exchange) -> Any:
 
 
 async def _list(exchange: Exchange, *, detail: bool) -> Any:
-    hosts = await exchange.fleet.ask("hosts")
     pattern = exchange.last("hypervisor_hostname_pattern")
     if pattern is not None:
         if exchange.last("limit") is not None or exchange.last("marker") is not None:
             raise Fault(400, NO_PAGES)
-        return {"hypervisors": _all(exchange, _matching(hosts, pattern), detail=detail)}
+        return {"hypervisors": _all(exchange, await _matching(exchange, pattern), detail=detail)}
     if exchange.version < PAGED:
-        return {"hypervisors": _all(exchange, hosts, detail=detail)}
-    path = f"{PATH}/detail" if detail else PATH
-    some, links = page(exchange, hosts, lambda host: str(node_id(host, exchange.version)), path)
+        return {"hypervisors": _all(exchange, await exchange.fleet.ask("hosts"), detail=detail)}
+    limit, marker = limit_of(exchange), exchange.last("marker")
+    some = (await _after(exchange, marker, limit or 1))[:limit]
     found: dict[str, Any] = {"hypervisors": _all(exchange, some, detail=detail)}
-    return found | {"hypervisors_links": links} if links else found
+    if not limit or len(some) < limit:
+        return found
+    last = str(node_id(some[-1], exchange.version))
+    return found | {"hypervisors_links": link(exchange, f"{PATH}/detail" if detail else PATH, last)}
+
+
+async def _after(exchange: Exchange, marker: str | None, limit: int) -> Sequence[Host]:
+    """At least as many hosts from behind the one with that id, as far as there are some."""
+    if marker is None:
+        first: Sequence[Host] = await exchange.fleet.ask("hosts", limit=limit)
+        return first
+    for uuid in (marker.replace("-", ""), marker) if exchange.version >= UUIDS else ():
+        with contextlib.suppress(NotFound, InvalidArguments):  # it calls itself otherwise, if it is there
+            some: Sequence[Host] = await exchange.fleet.ask("hosts", after=uuid, limit=limit)
+            return some
+    hosts: Sequence[Host] = await exchange.fleet.ask("hosts")
+    for at, host in enumerate(hosts):
+        if str(node_id(host, exchange.version)) == marker:
+            return hosts[at + 1 :]
+    raise missing(marker)
 
 
 def _all(exchange: Exchange, hosts: Sequence[Host], *, detail: bool) -> list[dict[str, Any]]:
@@ -107,16 +127,15 @@ def _servers(exchange: Exchange) -> dict[str, Any]:
     return {"servers": []} if wanted and exchange.version >= EMPTY_SERVERS else {}
 
 
-def _matching(hosts: Sequence[Host], pattern: str) -> list[Host]:
-    found = [host for host in hosts if pattern in host["hostname"]]
+async def _matching(exchange: Exchange, pattern: str) -> list[Host]:
+    found = [host for host in await exchange.fleet.ask("hosts") if pattern in host["hostname"]]
     if not found:
         raise Fault(404, f"No hypervisor matching '{pattern[:MAX_SHOWN]}' could be found.")
     return found
 
 
 async def search(exchange: Exchange) -> Any:
-    hosts = await exchange.fleet.ask("hosts")
-    return {"hypervisors": _all(exchange, _matching(hosts, exchange.path["id"]), detail=False)}
+    return {"hypervisors": _all(exchange, await _matching(exchange, exchange.path["id"]), detail=False)}
 
 
 async def show(exchange: Exchange) -> Any:

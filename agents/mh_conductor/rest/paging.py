@@ -20,6 +20,18 @@ def limit_of(exchange: Exchange) -> int:
     return MAX_PAGE if text is None or len(text) > MAX_DIGITS else min(MAX_PAGE, int(text))
 
 
+def missing(marker: str) -> Fault:
+    """What a marker is answered that is nobody's name."""
+    return Fault(400, f"marker [{marker[:MAX_SHOWN]}] not found")
+
+
+def link(exchange: Exchange, path: str, last: str) -> Links:
+    """To what comes after an item, for the same request."""
+    asked = {key: exchange.last(key) for key in sorted(exchange.query)} | {"marker": last}
+    query = urlencode({key: value for key, value in asked.items() if value is not None})
+    return [{"rel": "next", "href": f"{exchange.base}{path}?{query}"}]
+
+
 def page(
     exchange: Exchange, items: Sequence[T], name: Callable[[T], str], path: str
 ) -> tuple[Sequence[T], Links]:
@@ -30,11 +42,7 @@ def page(
     if marker is not None:
         found = next((at for at, item in enumerate(items) if name(item) == marker), None)
         if found is None:
-            raise Fault(400, f"marker [{marker[:MAX_SHOWN]}] not found")
+            raise missing(marker)
         start = found + 1
     some = items[start : start + limit]
-    if not limit or len(some) < limit:
-        return some, []
-    asked = {key: exchange.last(key) for key in sorted(exchange.query)} | {"marker": name(some[-1])}
-    query = urlencode({key: value for key, value in asked.items() if value is not None})
-    return some, [{"rel": "next", "href": f"{exchange.base}{path}?{query}"}]
+    return some, link(exchange, path, name(some[-1])) if limit and len(some) == limit else []
