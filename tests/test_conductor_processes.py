@@ -23,9 +23,9 @@ from mh_conductor.tables import FLEET, HISTORY, HOSTS, MEMBERS
 from processes import Agent, agent
 from waiting import eventually, wait_for
 
-HOSTS_IN_ALL = 150
-EDITS = 12
-KILLS = 3
+HOSTS_IN_ALL = 90
+EDITS = 8
+KILLS = 2
 PATIENCE = 120.0
 
 
@@ -55,9 +55,9 @@ class Processes:
 
 
 @pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
+def processes(tmp_path: Path, store_url: str) -> Iterator[Processes]:
     with ExitStack() as stack:
-        yield Processes(stack, tmp_path, f"sqlite:///{tmp_path / 'fleet.db'}")
+        yield Processes(stack, tmp_path, store_url)
 
 
 async def sent(connection: AsyncConnection, number: int) -> int:
@@ -125,6 +125,7 @@ def test_killed_processes_lose_and_double_nothing(processes: Processes) -> None:
     assert all(counted[name, "created"] == 1 for name in made)
 
 
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
 def test_processes_share_the_work_and_know_of_each_other(processes: Processes) -> None:
     conductors = [processes.start() for _ in range(2)]
 
