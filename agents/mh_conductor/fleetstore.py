@@ -37,7 +37,7 @@ _KEEP = (
     .values(owner=bindparam("by"), evidence=bindparam("shown"))
 )
 _LEAVE = delete(MEMBERS).where(MEMBERS.c.aggregate == bindparam("which"), MEMBERS.c.host == bindparam("of"))
-_GIVE = update(HOSTS).where(HOSTS.c.uuid == bindparam("of")).values(given=bindparam("traits"))
+_GIVE = update(HOSTS).where(HOSTS.c.uuid == bindparam("of")).values(given=bindparam("given_now"))
 _GROW = (
     update(AGGREGATES)
     .where(AGGREGATES.c.id == bindparam("which"))
@@ -185,7 +185,7 @@ class Writer:
                 | {"host": host.hostname, "why": refusal.reason}
             )
         if planned.given is not None:
-            self._giving.append({"of": host.uuid, "traits": json.dumps(planned.given)})
+            self._giving.append({"of": host.uuid, "given_now": json.dumps(planned.given)})
             self._lines.extend(planned.lines)
         if planned.moves:
             self.hosts.add(host.uuid)

@@ -23,7 +23,7 @@ _PLACES = (
     .where(MEMBERS.c.host == bindparam("host"), MEMBERS.c.owner.is_not(None))
 )
 _GIVEN = select(HOSTS.c.given).where(HOSTS.c.uuid == bindparam("host"))
-_GIVE = update(HOSTS).where(HOSTS.c.uuid == bindparam("host")).values(given=bindparam("traits"))
+_GIVE = update(HOSTS).where(HOSTS.c.uuid == bindparam("host")).values(given=bindparam("given_now"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def _give(connection: Connection, subject: Subject, judged: tuple[Verdict, ...],
     wanted = given(judged, before)
     if wanted == before:
         return False
-    connection.execute(_GIVE, {"host": subject.uuid, "traits": json.dumps(wanted)})
+    connection.execute(_GIVE, {"host": subject.uuid, "given_now": json.dumps(wanted)})
     registry.record(connection, trait_lines(subject.hostname, before, wanted, judged), now)
     return True
 

@@ -41,8 +41,8 @@ FLAGS = (
     "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat clflush mmx fxsr sse sse2 ss ht "
     "syscall nx rdtscp lm constant_tsc rep_good nopl cpuid pni pclmulqdq vmx ssse3 fma cx16 pcid sse4_1 "
     "sse4_2 x2apic movbe popcnt tsc_deadline_timer aes xsave avx f16c rdrand hypervisor lahf_lm abm "
-    "fsgsbase bmi1 avx2 smep bmi2 erms invpcid avx512f avx512dq rdseed adx smap clflushopt clwb avx512cd avx512bw "
-    "avx512vl xsaveopt xsavec avx512_vnni vaes gfni amx_tile amx_int8"
+    "fsgsbase bmi1 avx2 smep bmi2 erms invpcid avx512f avx512dq rdseed adx smap clflushopt clwb avx512cd "
+    "avx512bw avx512vl xsaveopt xsavec avx512_vnni vaes gfni amx_tile amx_int8"
 )
 ODD = "vmx aes avx2 avx512f avx512_vnni amx_tile fma adx vaes gfni clwb abm"
 """What hosts differ in, each in its own way: no fleet that was bought is so mixed."""

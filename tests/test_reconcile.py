@@ -1,0 +1,449 @@
+"""New rules for the whole fleet: foretold, held, approved, refused, and the same as host by host."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import insert, select
+
+import fleet
+from libmh.api.aggregates import Aggregate, CapabilityReport
+from libmh.api.host import FactStatus
+from libmh.context import Context
+from libmh.errors import Conflict, InvalidArguments, NotFound
+from libmh.events import Event
+from mh_conductor import catalogue, held, registry, rulebook
+from mh_conductor.governing import Governing
+from mh_conductor.intake import Intake
+from mh_conductor.plan import Change, Kind
+from mh_conductor.reconcile import MAX_DONE, Reconciler, told
+from mh_conductor.registry import Done
+from mh_conductor.rules import RuleSet
+from mh_conductor.store import Store
+from mh_conductor.tables import AGGREGATES, HISTORY, HOSTS, MEMBERS, VALUES
+
+NONE = RuleSet(())
+WIDE = fleet.RULES.replace(">= 64", ">= 96").replace('"avx512"', '"wide"')
+
+
+def aggregates(store: Store) -> list[Aggregate]:
+    with store.read() as connection:
+        return catalogue.listing(connection)
+
+
+def members(store: Store) -> dict[str, list[str]]:
+    return {each.name: each.hosts for each in aggregates(store)}
+
+
+def filled(directory: Path, hosts: int, text: str = fleet.RULES) -> Store:
+    store = fleet.new_store(directory)
+    fleet.bring(store, text)
+    intake = Intake(store, NONE)
+    for number in range(1, hosts + 1):
+        intake.take(fleet.report(number, memory_gib=32 * number))
+    return store
+
+
+def governing(store: Store) -> tuple[Governing, list[Event]]:
+    context, seen = Context(), list[Event]()
+    context.events.subscribe(seen.append)
+    return Governing(store, NONE, context.events), seen
+
+
+def test_a_forecast_changes_nothing_and_comes_true(tmp_path: Path) -> None:
+    store = filled(tmp_path, 4)
+    people, _ = governing(store)
+    before = aggregates(store)
+    foretold = people.test_rules(WIDE)
+    assert aggregates(store) == before
+    assert (foretold.hosts, foretold.affected, foretold.rules, foretold.large) == (4, 4, 3, False)
+    assert foretold.left == 0
+    done = people.load_rules(WIDE)
+    assert [(each.change, each.aggregate, each.host) for each in foretold.steps] == [
+        (each.change, each.aggregate, each.host) for each in done.steps
+    ]
+    gone = next(each for each in foretold.steps if each.change == "host-removed" and each.aggregate == "big")
+    assert gone.why.startswith("node2 is no longer in big because memory_gib is 64, not '>= 96'")
+    assert members(store) == {
+        "arch-x86_64": ["node1", "node2", "node3", "node4"],
+        "big": ["node3", "node4"],
+        "wide": ["node1", "node2", "node3", "node4"],
+    }
+    assert people.test_rules(WIDE).steps == []
+
+
+def test_faults_are_told_with_their_lines(tmp_path: Path) -> None:
+    people, _ = governing(filled(tmp_path, 1))
+    text = '[[rule]]\nname = "a"\nbad = 1\n'
+    for call in (people.test_rules, people.load_rules):
+        with pytest.raises(InvalidArguments, match=r"rules:3: unknown key 'bad'.*rules:1: 'aggregate' is"):
+            call(text)
+    assert people.rules().text == fleet.RULES
+
+
+def test_the_rules_in_force_are_told(tmp_path: Path) -> None:
+    store = filled(tmp_path, 1)
+    people, _ = governing(store)
+    people.load_rules(WIDE + '[[rule]]\nname = "x"\naggregate = "x"\nrequirements = { arch = ">=x" }\n')
+    told_now = people.rules()
+    assert told_now.digest == fleet.rules(told_now.text).digest
+    assert (told_now.who, told_now.loaded > 0) == ("local local", True)
+    assert "is compared as text" in told_now.warnings[0]
+
+
+def large(tmp_path: Path) -> tuple[Store, Governing, list[Event]]:
+    store = filled(tmp_path, 12)
+    people, seen = governing(store)
+    return store, people, seen
+
+
+def test_a_large_change_waits(tmp_path: Path) -> None:
+    store, people, seen = large(tmp_path)
+    before, generation = aggregates(store), registry_generation(store)
+    assert people.test_rules(WIDE).large
+    answer = people.load_rules(WIDE)
+    assert (answer.large, answer.affected) == (True, 12)
+    assert (aggregates(store), registry_generation(store)) == (before, generation)
+    assert people.rules().text == fleet.RULES
+    (waits,) = people.held()
+    assert (waits.what, waits.affected, waits.hosts) == ("rules", 12, 12)
+    assert waits.why == "new rules would move 12 of 12 hosts, which is more than 20% at once"
+    assert [each.change for each in waits.steps] == [each.change for each in answer.steps]
+    (event,) = seen
+    assert (event.member, event.fields["id"], event.fields["affected"]) == ("change_held", waits.id, 12)
+    assert people.approve(waits.id)
+    assert people.held() == []
+    assert set(members(store)) == {"arch-x86_64", "big", "wide"}
+    assert people.rules().text == WIDE
+    assert {event.member for event in seen[1:]} == {"aggregate_changed"}
+
+
+def registry_generation(store: Store) -> int:
+    with store.read() as connection:
+        return registry.generation(connection)
+
+
+def test_what_was_refused_is_gone(tmp_path: Path) -> None:
+    store, people, _ = large(tmp_path)
+    before = aggregates(store)
+    people.load_rules(WIDE)
+    (waits,) = people.held()
+    assert people.refuse(waits.id)
+    assert people.held() == []
+    assert aggregates(store) == before
+    for call in (people.approve, people.refuse):
+        with pytest.raises(NotFound, match=f"no change '{waits.id}' is held"):
+            call(waits.id)
+    people.load_rules(WIDE)
+    assert [each.id for each in people.held()] == [waits.id]
+
+
+def test_what_is_no_longer_what_was_shown_is_not_carried_out(tmp_path: Path) -> None:
+    store, people, _ = large(tmp_path)
+    people.load_rules(WIDE)
+    (waits,) = people.held()
+    Intake(store, NONE).take(fleet.report(13, memory_gib=96))
+    before = aggregates(store)
+    with pytest.raises(Conflict, match="is no longer what was shown: it moves 13 hosts now") as caught:
+        people.approve(waits.id)
+    assert aggregates(store) == before
+    (again,) = people.held()
+    assert (again.id, again.affected) == (caught.value.details["id"], 13)
+    assert people.approve(again.id)
+    assert members(store)["wide"] == sorted(f"node{number}" for number in range(1, 14))
+
+
+def test_new_times_of_observation_are_no_other_plan(tmp_path: Path) -> None:
+    store, people, _ = large(tmp_path)
+    people.load_rules(WIDE)
+    later = fleet.report(1, sequence=2, memory_gib=32)
+    later.facts["arch"] = fleet.fact("x86_64", FactStatus.STALE, "no answer")
+    Intake(store, NONE).take(later)
+    (waits,) = people.held()
+    assert people.approve(waits.id)
+
+
+def test_it_is_carried_out_at_once_when_it_is_approved_ahead(tmp_path: Path) -> None:
+    store, people, seen = large(tmp_path)
+    people.load_rules(WIDE)
+    assert not people.load_rules(WIDE, approve=True).large
+    assert people.held() == []
+    assert "wide" in members(store)
+    assert [event.member for event in seen].count("change_held") == 1
+
+
+def test_a_small_share_of_many_is_not_large(tmp_path: Path) -> None:
+    store, people, _ = large(tmp_path)
+    assert not people.load_rules(fleet.RULES.replace(">= 64", ">= 90")).large
+    assert members(store)["big"] == sorted(f"node{number}" for number in range(3, 13))
+
+
+def test_how_much_is_large_is_said_by_the_rules_in_force(tmp_path: Path) -> None:
+    store = filled(tmp_path, 12, "[settings]\nlarge_change = 1\n" + fleet.RULES)
+    people, _ = governing(store)
+    assert not people.load_rules("[settings]\nlarge_change = 0.0\n" + WIDE).large
+    assert people.load_rules(fleet.RULES).large
+
+
+def test_very_many_changes_are_told_by_aggregate() -> None:
+    done = [
+        Done(Change(Kind.HOST_ADDED, f"a{number % 3}", "r", "why", f"node{number}"), number)
+        for number in range(MAX_DONE + 1)
+    ]
+    assert told(done[:MAX_DONE]) == tuple(done[:MAX_DONE])
+    short = told(done)
+    assert sorted((each.change.aggregate, each.generation) for each in short) == [
+        ("a0", 9999), ("a1", 10000), ("a2", 9998)]  # fmt: skip
+    assert "10001 changes" in short[0].change.why
+
+
+GIVING = """
+[[rule]]
+name = "big"
+aggregate = "big"
+requirements = { memory_gib = ">= 64" }
+gives = ["CUSTOM_MH_BIG", "CUSTOM_MH_ROOMY"]
+
+[[rule]]
+name = "fast"
+gives = ["CUSTOM_MH_FAST"]
+requirements = { cpu_flags = "<in> avx512f" }
+"""
+
+
+def traits(store: Store) -> dict[str, str]:
+    with store.read() as connection:
+        return {
+            row.hostname: row.given for row in connection.execute(select(HOSTS.c.hostname, HOSTS.c.given))
+        }
+
+
+def test_rules_give_traits(tmp_path: Path) -> None:
+    store = filled(tmp_path, 2)
+    assert traits(store) == {"node1": "[]", "node2": "[]"}
+    people, _ = governing(store)
+    foretold = people.load_rules(GIVING)
+    assert [(each.change, each.host) for each in foretold.steps if "trait" in each.change] == [
+        ("trait-given", "node1"),
+        *[("trait-given", "node2")] * 3,
+    ]
+    both = '["CUSTOM_MH_BIG", "CUSTOM_MH_FAST", "CUSTOM_MH_ROOMY"]'
+    assert traits(store) == {"node1": '["CUSTOM_MH_FAST"]', "node2": both}
+    intake = Intake(store, NONE)
+    unread = fleet.with_facts(fleet.report(2, 2), memory_gib=fleet.fact(None, FactStatus.TIMEOUT))
+    intake.take(unread)
+    assert traits(store)["node2"] == both
+    intake.take(fleet.report(2, 3, memory_gib=8))
+    assert traits(store)["node2"] == '["CUSTOM_MH_FAST"]'
+    assert people.test_rules(GIVING).steps == []
+    people.load_rules(fleet.RULES)
+    assert traits(store) == {"node1": "[]", "node2": "[]"}
+    with store.read() as connection:
+        lines = connection.execute(select(HISTORY.c.why).where(HISTORY.c.change == "trait-taken")).scalars()
+        said = list(lines)
+    assert said[0].startswith("node2 no longer has CUSTOM_MH_BIG because memory_gib is 8, not '>= 64'")
+    assert said[-1] == "node2 no longer has CUSTOM_MH_FAST because its rule is gone"
+
+
+def test_only_what_a_rule_that_changed_made_gets_new_evidence(tmp_path: Path) -> None:
+    store = filled(tmp_path, 3)
+    with store.write() as connection:
+        connection.execute(MEMBERS.update().values(evidence="[]"))
+    fleet.bring(store, fleet.RULES.replace(">= 64", ">= 65"))
+    with store.read() as connection:
+        query = select(AGGREGATES.c.name, MEMBERS.c.evidence).join(MEMBERS)
+        fresh = {row.name for row in connection.execute(query) if row.evidence != "[]"}
+    assert fresh == {"big"}
+
+
+def by_hand(store: Store, name: str, hosts: tuple[int, ...], **values: str) -> None:
+    with store.write() as connection:
+        row = {"uuid": name, "name": name, "binding": "{}", "created": 1, "updated": 1, "generation": 1}
+        made = connection.execute(insert(AGGREGATES).returning(AGGREGATES.c.id), row).scalar_one()
+        for number in hosts:
+            member = {"aggregate": made, "host": fleet.uuid_of(number), "owner": None, "evidence": "[]"}
+            connection.execute(insert(MEMBERS), member)
+        for key, value in values.items():
+            connection.execute(
+                insert(VALUES), {"aggregate": made, "key": key, "value": value, "owner": None}
+            )
+
+
+REPORTS = st.lists(
+    st.builds(
+        lambda number, arch, flags, memory, rack: fleet.report(
+            number, arch=arch, cpu_flags=flags, memory_gib=memory, rack=rack
+        ),
+        st.integers(1, 6),
+        st.sampled_from(["x86_64", "aarch64", "", None]),
+        st.lists(st.sampled_from(["aes", "avx512f"])),
+        st.sampled_from([8, 64, 96, "many", None]),
+        st.sampled_from(["r1", "r9", None]),
+    ),
+    max_size=6,
+    unique_by=lambda report: report.uuid,
+)
+RACKS = """
+[[rule]]
+name = "near"
+aggregate = "near"
+requirements = { rack = "r1" }
+zone = "az1"
+gives = ["CUSTOM_MH_NEAR"]
+
+[[rule]]
+name = "rack"
+aggregate = "rack-{rack}"
+metadata = { rack = "{rack}" }
+"""
+TEXTS = st.sampled_from(
+    ["", fleet.RULES, WIDE, RACKS, fleet.RULES + RACKS, RACKS.replace("az1", "az2"), GIVING + RACKS]
+)
+
+
+def picture(store: Store) -> object:
+    """Everything but ids, times and generations."""
+    with store.read() as connection:
+        owners = connection.execute(
+            select(AGGREGATES.c.name, MEMBERS.c.host, MEMBERS.c.owner, MEMBERS.c.evidence).join(MEMBERS)
+        ).all()
+        values = connection.execute(
+            select(AGGREGATES.c.name, VALUES.c.key, VALUES.c.value, VALUES.c.owner).join(VALUES)
+        ).all()
+        named = connection.execute(select(AGGREGATES.c.name, AGGREGATES.c.owner, AGGREGATES.c.binding)).all()
+        given_now = connection.execute(select(HOSTS.c.uuid, HOSTS.c.given)).all()
+    return [sorted(map(repr, rows)) for rows in (owners, values, named, given_now)]
+
+
+SLOW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@SLOW
+@given(REPORTS, TEXTS, TEXTS, st.randoms(use_true_random=False))
+def test_the_whole_is_planned_as_host_by_host(
+    tmp_path_factory: pytest.TempPathFactory,
+    reports: list[CapabilityReport],
+    first: str,
+    second: str,
+    chance: random.Random,
+) -> None:
+    """Order does not matter, a plan of the result is empty, and what is by hand stays."""
+    stores = [fleet.new_store(tmp_path_factory.mktemp("store")) for _ in range(2)]
+    whole, single = stores
+    for report in reports:
+        Intake(whole, fleet.rules("")).take(report)
+    by_hand(whole, "big", (), note="mine")
+    fleet.bring(whole, first)
+    fleet.bring(whole, second)
+    fleet.bring(single, second)
+    by_hand(single, "big", (), note="mine")
+    chance.shuffle(reports)
+    for report in reports:
+        Intake(single, NONE).take(report)
+    assert zoneless(picture(whole)) == zoneless(picture(single))
+    with whole.read() as connection:
+        mine = catalogue.find(connection, "big")
+    assert (mine.hosts, mine.metadata, mine.generation) == ([], {"note": "mine"}, 1)
+    assert not [each for each in Reconciler(whole, NONE).test(second).steps if each.change != "refused"]
+    assert fleet.bring(whole, second).done == ()
+    for store in stores:
+        store.close()
+
+
+def zoneless(shown: object) -> object:
+    """A zone that an aggregate had cannot be taken from it: there the past counts. And an aggregate that a
+    rule names stays when its last host leaves."""
+    assert isinstance(shown, list)
+    owners, values, _, given_now = shown
+    used = {row.split("'")[1] for row in owners}
+    return (
+        owners,
+        [row for row in values if "availability_zone" not in row and row.split("'")[1] in used],
+        given_now,
+    )
+
+
+def test_hosts_and_aggregates_are_stamped(tmp_path: Path) -> None:
+    store = filled(tmp_path, 3)
+    before = registry_generation(store)
+    fleet.bring(store, fleet.RULES.replace(">= 64", ">= 65"))
+    now = registry_generation(store)
+    with store.read() as connection:
+        hosts = connection.execute(select(HOSTS.c.hostname).where(HOSTS.c.stamp > before)).scalars().all()
+        places = connection.execute(select(AGGREGATES.c.name, AGGREGATES.c.stamp)).all()
+    assert hosts == ["node2"]
+    assert {row.name for row in places if row.stamp > before} == {"big"}
+    assert max(row.stamp for row in places) == now
+
+
+def test_generations_grow_with_every_change(tmp_path: Path) -> None:
+    store = filled(tmp_path, 3)
+    before = {each.name: each.generation for each in aggregates(store)}
+    done = fleet.bring(store, fleet.RULES.replace(">= 64", ">= 999")).done
+    after = {each.name: each.generation for each in aggregates(store)}
+    assert after["big"] == before["big"] + 2 == max(each.generation for each in done)
+    assert after["avx512"] == before["avx512"]
+
+
+KILLED = """
+import os, sys
+import fleet
+from mh_conductor import fleetstore, reconcile, registry, rulebook
+from mh_conductor.store import open_store
+
+where, url, text = sys.argv[1:]
+module, name = {"write": (fleetstore.Writer, "write"), "finish": (fleetstore.Writer, "finish"),
+                "rules": (rulebook, "put"), "advance": (registry, "advance")}[where]
+setattr(module, name, lambda *arguments, **named: os.kill(os.getpid(), 9))
+fleet.bring(open_store(url), text)
+"""
+
+
+@pytest.mark.parametrize("where", ["write", "finish", "rules", "advance"])
+def test_killed_anywhere_leaves_the_old_rules_whole(tmp_path: Path, where: str) -> None:
+    store = filled(tmp_path, 3)
+    before = picture(store)
+    url = f"sqlite:///{tmp_path / 'conductor.db'}"
+    tests = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, where, url, WIDE],
+        env={"PYTHONPATH": f"{tests}:{Path(tests).parent}:{Path(tests).parent / 'agents'}"},
+        timeout=60,
+        check=False,
+        capture_output=True,
+    )
+    assert done.returncode == -9, done.stderr
+    assert picture(store) == before
+    with store.read() as connection:
+        assert rulebook.digest_in_force(connection) == fleet.rules().digest
+    fleet.bring(store, WIDE)
+    assert Reconciler(store, NONE).test(WIDE).steps == []
+
+
+def test_a_store_that_was_left_half_done_is_finished(tmp_path: Path) -> None:
+    store = filled(tmp_path, 3)
+    with store.write() as connection:
+        rulebook.put(connection, fleet.rules(WIDE), "somebody", 1)
+    done = Reconciler(store, NONE).catch_up()
+    assert done is not None
+    assert "wide" in members(store)
+    assert Reconciler(store, NONE).catch_up() is None
+
+
+def test_old_rules_and_refusals_are_forgotten_in_time(tmp_path: Path) -> None:
+    store, people, _ = large(tmp_path)
+    for number in range(held.MAX_REFUSED + 3):
+        people.load_rules(f"{WIDE}# {number}\n")
+        (waits,) = people.held()
+        people.refuse(waits.id)
+    with store.write() as connection:
+        assert len(held.refused(connection, held.RULES)) == held.MAX_REFUSED
+        for number in range(rulebook.MAX_KEPT + 5):
+            rulebook.put(connection, fleet.rules(f"# {number}"), "somebody", number)
+        assert rulebook.text_of(connection, fleet.rules("# 0").digest) is None
+        kept = rulebook.text_of(connection, fleet.rules(f"# {rulebook.MAX_KEPT}").digest)
+    assert kept == f"# {rulebook.MAX_KEPT}"
