@@ -1,8 +1,7 @@
 """Who may report for which host, and hosts that are known ahead of their first report."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import pytest
 from sqlalchemy import select
@@ -19,7 +18,7 @@ from mh_conductor.identity import Senders, sender, senders
 from mh_conductor.intake import Intake
 from mh_conductor.reporting import ReportIntake
 from mh_conductor.service import FleetAggregates
-from mh_conductor.store import Store
+from mh_conductor.store import Store, open_store
 from mh_conductor.tables import AGGREGATES, HISTORY, HOSTS, MEMBERS
 from mh_conductor.workers import Tally, beat
 
@@ -54,8 +53,8 @@ class Fleet:
 
 
 @pytest.fixture
-def conductor(tmp_path: Path) -> Iterator[Fleet]:
-    store, rules, context = fleet.new_store(tmp_path), fleet.rules(), Context()
+def conductor(store_url: str) -> Iterator[Fleet]:
+    store, rules, context = open_store(store_url), fleet.rules(), Context()
     made = Fleet(
         store,
         FleetConductor(store, rules, context.events),
@@ -324,3 +323,41 @@ def test_the_inventory_comes_in_pages(conductor: Fleet) -> None:
     assert [each.hostname for each in whole] == ["node3", "node4", "node5", "node6", "twin", "twin", "twin"]
     with pytest.raises(NotFound, match="begin again"):
         conductor.aggregates.hosts("nobody")
+
+
+SQL = "'; DROP TABLE hosts; --"
+
+
+def test_text_is_never_code(conductor: Fleet) -> None:
+    """Facts go into names, metadata, history and evidence."""
+    odd = fleet.report(1, boot=SQL, arch=SQL, cpu_flags=["avx512f", SQL], os_name='%s %(x)s :host {0} \\ "')
+    conductor.report(odd, SQL)
+    (host,) = conductor.aggregates.hosts()
+    assert (host.identity, host.boot_id) == (SQL, SQL)
+    assert host.aggregates == [f"arch-{SQL}", "avx512"]
+    assert conductor.aggregates.show(f"arch-{SQL}").metadata == {"arch": SQL}
+    assert conductor.aggregates.report("node1").facts == odd.facts
+    assert not conductor.report(odd, SQL)
+    conductor.report(fleet.report(1, boot="after"), SQL)
+    assert conductor.report(fleet.report(1, 7, boot=SQL), SQL) is False
+
+
+@pytest.mark.parametrize("created", [0, 1, 2**63, 2**64 - 1])
+def test_no_clock_decides(conductor: Fleet, created: int) -> None:
+    """Reports from the future, and from the beginning of time, are put in order by boot and sequence."""
+    seen = replace(fleet.fact("x86_64"), observed=created)
+    first = replace(fleet.with_facts(fleet.report(1), arch=seen), created=created)
+    conductor.report(first)
+    conductor.report(fleet.report(1, 2, memory_gib=64))
+    assert not conductor.report(replace(first, sequence=1))
+    (host,) = conductor.aggregates.hosts()
+    assert (host.sequence, "big" in host.aggregates) == (2, True)
+    assert conductor.tally.lag >= 0
+
+
+def test_a_sequence_beyond_all_counts_is_its_hosts_own_trouble(conductor: Fleet) -> None:
+    conductor.report(fleet.report(1, 2**63 - 1))
+    assert not conductor.report(fleet.report(1, 2, memory_gib=64))
+    assert conductor.report(fleet.report(1, 1, boot="next", memory_gib=64))
+    conductor.report(fleet.report(2))
+    assert conductor.aggregates.show("big").hosts == ["node1"]
