@@ -53,9 +53,9 @@ class Connection:
         self._server = isinstance(side, Door)
         self._links: dict[Handle, Link] = {}
         self._sessions: set[Handle] = set()
-        self._alone: set[Handle] = set()
+        self._alone: dict[Handle, None] = {}  # as a set, of which an empty one takes thrice the memory
         self._attaching: dict[Handle, asyncio.Future[None]] = {}
-        self._blocked: set[Sender] = set()
+        self._blocked: dict[Sender, None] = {}
         self._names = itertools.count(1)
         self._shared: Handle = None
         self.pump = Pump(self._handle, limits, side)
@@ -202,7 +202,7 @@ class Connection:
         self.pump.touch()
 
     def wait_for_room(self, sender: Sender) -> None:
-        self._blocked.add(sender)
+        self._blocked[sender] = None
 
     def detaching(self, handle: Handle) -> None:
         self._end_alone(lib.pn_link_session(handle))
@@ -228,6 +228,7 @@ class Connection:
         if self._server:
             self.pump.engine.offered_capabilities = [symbol(RELAY)]
             self.pump.engine.open()
+            self.pump.engine.offered_capabilities_list = None  # it has been said
         self.pump.opened()
         if not self.ready.done():
             self.ready.set_result(True)
@@ -273,7 +274,7 @@ class Connection:
         for handle in [each for each in self._links if lib.pn_link_session(each) == session]:
             self._end_link(handle, condition, description or "the peer ended the session")
         self._sessions.discard(session)
-        self._alone.discard(session)
+        self._alone.pop(session, None)
         if session == self._shared:
             self._shared = None
         lib.pn_session_close(session)
@@ -303,12 +304,13 @@ class Connection:
         address = pn.pn_terminus_get_address(terminus)
         own = lib.pn_link_remote_target(handle) if sends else lib.pn_link_remote_source(handle)
         mode = lib.pn_link_remote_snd_settle_mode(handle)
+        other = pn.pn_terminus_get_address(own)
         asked = Asked(
             address or None,
             dynamic=bool(lib.pn_terminus_is_dynamic(terminus)),
             settled=None if mode == pn.SND_MIXED else mode == pn.SND_SETTLED,
             coordinator=lib.pn_terminus_get_type(terminus) == pn.COORDINATOR,
-            other=pn.pn_terminus_get_address(own) or None,
+            other=name if other == name else other or None,
         )
         session = lib.pn_link_session(handle)
         link: Link = (
@@ -360,7 +362,7 @@ class Connection:
 
     def _flushed(self) -> None:
         if self._blocked:
-            blocked, self._blocked = self._blocked, set()
+            blocked, self._blocked = self._blocked, {}
             for sender in blocked:
                 sender.pump()
 
@@ -398,7 +400,7 @@ class Connection:
         if shared:
             self._shared = session
         else:
-            self._alone.add(session)
+            self._alone[session] = None
         return session
 
     async def _attach(
@@ -427,7 +429,7 @@ class Connection:
         link = self._links.pop(handle)
         link.ended(condition, description)
         if isinstance(link, Sender):
-            self._blocked.discard(link)
+            self._blocked.pop(link, None)
         waiting = self._attaching.pop(handle, None)
         if waiting is not None and not waiting.done():
             waiting.set_exception(
@@ -436,7 +438,7 @@ class Connection:
 
     def _end_alone(self, session: Handle) -> None:
         if session in self._alone:
-            self._alone.discard(session)
+            del self._alone[session]
             lib.pn_session_close(session)
 
     HANDLERS: ClassVar[Mapping[int, Callable[["Connection", Handle], None]]] = {

@@ -35,6 +35,10 @@ UCRED = struct.Struct("3i")
 """unix(7), SO_PEERCRED: process, user, group."""
 
 
+def nothing(*_: object) -> None:
+    """What has been called for the last time, or by nobody yet."""
+
+
 def nobody_asks(_why: str) -> None:
     """A refusal that is not written down: a dialler's."""
 
@@ -63,10 +67,10 @@ class Pump(asyncio.Protocol):
         self.paused = False
         self.reason: Closed | None = None
         self.engine = Engine()
-        self.on_made: Callable[[], None] = lambda: None
-        self.on_lost: Callable[[Closed], None] = lambda _: None
-        self.on_flushed: Callable[[], None] = lambda: None
-        self.on_resumed: Callable[[], None] = lambda: None
+        self.on_made: Callable[[], None] = nothing
+        self.on_lost: Callable[[Closed], None] = nothing
+        self.on_flushed: Callable[[], None] = nothing
+        self.on_resumed: Callable[[], None] = nothing
         self.on_refused: Callable[[str], None] = nobody_asks
         self._handle = handle
         self._side = side
@@ -96,7 +100,8 @@ class Pump(asyncio.Protocol):
         self.later("handshake", self.limits.handshake, self._handshake_late)
         self._negotiation = self._begin()
         transport.write(self._negotiation.begin())
-        self.on_made()
+        made, self.on_made = self.on_made, nothing
+        made()
         self._look_at_certificate()
         self.touch()
 
@@ -180,9 +185,9 @@ class Pump(asyncio.Protocol):
         self.engine.free()
         self._handle = lambda _kind, _event: None
         self._dispatch()
-        self.on_made = self.on_flushed = self.on_resumed = lambda: None
+        self.on_flushed = self.on_resumed = nothing
         self.on_refused = nobody_asks
-        self.on_lost = lambda _: None
+        self.on_lost = nothing
 
     # the engine's side
 
