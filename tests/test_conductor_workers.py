@@ -1,7 +1,6 @@
 """Processes on one store: that they know of each other, which may work side by side, and leases."""
 
 import threading
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select, text, update
@@ -9,7 +8,8 @@ from sqlalchemy import select, text, update
 import fleet
 from libmh.errors import BackendFailed, InvalidArguments
 from mh_conductor import leases, protocol, workers
-from mh_conductor.store import Store
+from mh_conductor.intake import Intake
+from mh_conductor.store import Store, open_store
 from mh_conductor.tables import FLEET, LEASES, WORKERS
 from mh_conductor.workers import Tally
 
@@ -31,8 +31,8 @@ def take(store: Store, holder: str, seconds: float = 60) -> bool:
         return leases.take(connection, "sweep", holder, seconds)
 
 
-def test_one_holder_at_a_time(tmp_path: Path) -> None:
-    store = fleet.new_store(tmp_path)
+def test_one_holder_at_a_time(store_url: str) -> None:
+    store = open_store(store_url)
     assert take(store, "a")
     assert not take(store, "b")
     assert take(store, "a")
@@ -44,8 +44,8 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
     assert take(store, "a")
 
 
-def test_of_many_who_ask_at_once_one_gets_it(tmp_path: Path) -> None:
-    stores = [fleet.new_store(tmp_path) for _ in range(4)]
+def test_of_many_who_ask_at_once_one_gets_it(store_url: str) -> None:
+    stores = [open_store(store_url) for _ in range(4)]
     got: list[bool] = []
     threads = [
         threading.Thread(target=lambda store=store, name=name: got.append(take(store, name)))
@@ -58,8 +58,8 @@ def test_of_many_who_ask_at_once_one_gets_it(tmp_path: Path) -> None:
     assert sorted(got) == [False, False, False, True]
 
 
-def test_a_lease_ends_by_the_time_of_the_store(tmp_path: Path) -> None:
-    store = fleet.new_store(tmp_path)
+def test_a_lease_ends_by_the_time_of_the_store(store_url: str) -> None:
+    store = open_store(store_url)
     assert take(store, "a")
     with store.write() as connection:
         connection.execute(update(LEASES).values(until=LEASES.c.until - 2 * MINUTE))
@@ -71,8 +71,8 @@ def beat(store: Store, tally: Tally) -> None:
     workers.beat(store, tally)
 
 
-def test_a_process_tells_what_it_does(tmp_path: Path) -> None:
-    store, now = fleet.new_store(tmp_path), [100.0]
+def test_a_process_tells_what_it_does(store_url: str) -> None:
+    store, now = open_store(store_url), [100.0]
     tally = Tally(seconds=lambda: now[0])
     beat(store, tally)
     for _ in range(30):
@@ -95,8 +95,8 @@ def test_a_process_tells_what_it_does(tmp_path: Path) -> None:
         assert workers.alive(connection) == []
 
 
-def test_who_has_died_is_not_told_and_goes(tmp_path: Path) -> None:
-    store = fleet.new_store(tmp_path)
+def test_who_has_died_is_not_told_and_goes(store_url: str) -> None:
+    store = open_store(store_url)
     dead, alive = Tally(), Tally(id="other")
     beat(store, dead)
     with store.write() as connection:
@@ -113,10 +113,10 @@ def test_who_has_died_is_not_told_and_goes(tmp_path: Path) -> None:
         assert connection.execute(select(WORKERS.c.id)).scalars().all() == ["other"]
 
 
-def test_a_newer_minor_works_beside_an_older(tmp_path: Path) -> None:
-    store = fleet.new_store(tmp_path)
+def test_a_newer_minor_works_beside_an_older(store_url: str) -> None:
+    store = open_store(store_url)
     set_protocol(store, "1.7")
-    again = fleet.new_store(tmp_path)
+    again = open_store(store_url)
     beat(again, Tally())
     assert get_protocol(again) == "1.7"
     with store.write() as connection:
@@ -125,34 +125,34 @@ def test_a_newer_minor_works_beside_an_older(tmp_path: Path) -> None:
     assert get_protocol(store) == "1.10"
 
 
-def test_what_a_newer_minor_added_is_left_alone(tmp_path: Path) -> None:
+def test_what_a_newer_minor_added_is_left_alone(store_url: str) -> None:
     """Its migration is one that this program does not have."""
-    store = fleet.new_store(tmp_path)
+    store = open_store(store_url)
     with store.write() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
         connection.execute(text("ALTER TABLE hosts ADD COLUMN mood VARCHAR(16) NOT NULL DEFAULT 'good'"))
         connection.execute(text("CREATE TABLE moods (id INTEGER PRIMARY KEY)"))
         connection.execute(update(FLEET).values(protocol="1.1"))
     store.close()
-    taken = fleet.new_intake(tmp_path)
+    taken = Intake(open_store(store_url), fleet.rules())
     assert taken.take(fleet.report()).accepted.generation == 1
     with taken._store.read() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "9999"
         assert connection.execute(text("SELECT mood FROM hosts")).scalar() == "good"
 
 
-def test_another_major_is_refused_and_named(tmp_path: Path) -> None:
-    store = fleet.new_store(tmp_path)
+def test_another_major_is_refused_and_named(store_url: str) -> None:
+    store = open_store(store_url)
     tally = Tally()
     set_protocol(store, "2.0")
     with pytest.raises(BackendFailed, match=r"of protocol 2\.0, and this program speaks 1\.0"):
-        fleet.new_store(tmp_path)
+        open_store(store_url)
     with pytest.raises(protocol.Displaced, match=r"protocol 2\.0, and this program speaks 1\.0"):
         beat(store, tally)
 
 
-def test_a_newer_major_waits_until_the_older_have_gone(tmp_path: Path) -> None:
-    store = fleet.new_store(tmp_path)
+def test_a_newer_major_waits_until_the_older_have_gone(store_url: str) -> None:
+    store = open_store(store_url)
     tally = Tally(id="node1:77:1")
     beat(store, tally)
     with store.read() as connection, pytest.raises(BackendFailed, match=r"1 processes .* \(node1:77:1\)"):
@@ -165,7 +165,7 @@ def test_a_newer_major_waits_until_the_older_have_gone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["", "1", "x.y", "'; DROP TABLE hosts; --"])
-def test_a_protocol_that_is_none_is_refused(tmp_path: Path, version: str) -> None:
-    set_protocol(fleet.new_store(tmp_path), version[:16])
+def test_a_protocol_that_is_none_is_refused(store_url: str, version: str) -> None:
+    set_protocol(open_store(store_url), version[:16])
     with pytest.raises(BackendFailed, match=r"not of the form major\.minor"):
-        fleet.new_store(tmp_path)
+        open_store(store_url)
