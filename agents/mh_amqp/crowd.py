@@ -114,7 +114,7 @@ def _upkeep(process: Process, urls: Sequence[str], members: Sequence[Member], tl
     # of a connection that hosts share, each of them is told by its own session alone
     told = members[0][0].connections if len(members) == 1 else Connections(Hub())
     container = f"simulated-{secrets.token_hex(6)}"
-    return Upkeep(urls, container, told, process.stop, session, tls=tls)
+    return Upkeep(urls, container, told, process.stop, session, tls=tls, moves=False)
 
 
 async def _told(process: Process, hosts: Sequence[CrowdHost], url: str) -> None:

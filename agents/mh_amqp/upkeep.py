@@ -89,7 +89,7 @@ async def dial_place(
 @dataclass(slots=True)
 class Upkeep:
     """`session` is run with each connection, until the connection ends; what it raises ends the
-    connection."""
+    connection. `moves`: the machine may change its address, which is looked for."""
 
     urls: Sequence[str]
     container: str
@@ -100,6 +100,7 @@ class Upkeep:
     pace: Pace = DEFAULT_PACE
     tls: Tls = field(default_factory=lambda: NO_FILES)
     failures: int = 0
+    moves: bool = True
 
     async def run(self) -> None:
         """Until `stop` is set."""
@@ -157,8 +158,8 @@ class Upkeep:
 
     async def _live(self, connection: Connection, url: str) -> str:
         session: asyncio.Future[None] = asyncio.ensure_future(self.session(connection, url))
-        watching = asyncio.ensure_future(kept(connection))
-        stopping = asyncio.ensure_future(self.stop.wait())
+        stopping: asyncio.Future[Any] = asyncio.ensure_future(self.stop.wait())
+        watching = asyncio.ensure_future(kept(connection)) if self.moves else stopping
         over: set[asyncio.Future[Any]] = {session, connection.closed}
         try:
             await asyncio.wait({*over, stopping}, return_when=asyncio.FIRST_COMPLETED)
