@@ -14,8 +14,9 @@ from sqlalchemy import insert, select, text
 
 import fleet
 from libmh.errors import BackendFailed, Conflict, InvalidArguments, NotFound, Problem, Unavailable
-from mh_conductor import hosts, registry, store
-from mh_conductor.intake import arrival_of
+from mh_conductor import catalogue, hosts, registry, store
+from mh_conductor.editing import Editing
+from mh_conductor.intake import Intake, arrival_of
 from mh_conductor.judge import judge, subject_of
 from mh_conductor.plan import plan
 from mh_conductor.store import Store, open_store
@@ -211,6 +212,29 @@ def test_history_has_a_limit(made: Store, monkeypatch: pytest.MonkeyPatch) -> No
         registry.advance(connection, 1)
         kept = connection.execute(select(HISTORY.c.id).order_by(HISTORY.c.id)).scalars().all()
         assert kept == every[-10:]
+
+
+def test_texts_are_sorted_alike_everywhere(made: Store) -> None:
+    names = sorted(["a", "B", "_x", "A b", "Ab", "ä", "-1", "1", "z"])
+    editing, intake = Editing(made), Intake(made, fleet.rules(""))
+    for name in reversed(names):
+        editing.create(name)
+    hostnames = sorted(["a", "B", "_x", "A-b", "Ab", "a.b"])
+    for number, hostname in enumerate(reversed(hostnames)):
+        intake.take(fleet.report(number, hostname=hostname))
+        editing.add_host("a", hostname)
+    for name in set(names) - {"a"}:
+        editing.add_host(name, "B")
+    editing.set_metadata("a", dict.fromkeys(reversed(["-", ":", "A", "B", "_", "a"]), ""))
+    with made.read() as connection:
+        assert [each.name for each in catalogue.listing(connection)] == names
+        shown = catalogue.find(connection, "a")
+        assert (shown.hosts, list(shown.metadata)) == (hostnames, ["-", ":", "A", "B", "_", "a"])
+        listed = hosts.listing(connection)
+        assert [each.hostname for each in listed] == hostnames
+        assert listed[hostnames.index("B")].aggregates == names
+        page = hosts.listing(connection, listed[2].uuid, 2)
+        assert [each.hostname for each in page] == hostnames[3:5]
 
 
 def test_threads_take_turns(made: Store) -> None:

@@ -15,6 +15,11 @@ ADDED = {
     "fleet": ("protocol",),
     "history": ("who",),
 }
+SORTED = (
+    *(("hosts", "uuid", 64), ("hosts", "hostname", 255), ("workers", "id", 255)),
+    *(("aggregates", "name", 255), ("aggregate_metadata", "key", 255), ("aggregate_metadata", "value", 255)),
+    *(("flavors", "id", 255), ("flavors", "name", 255), ("flavor_extra_specs", "key", 255)),
+)
 
 
 def upgrade() -> None:
@@ -24,6 +29,8 @@ def upgrade() -> None:
     _rules()
     _workers()
     _sinks()
+    if op.get_bind().dialect.name == "postgresql":
+        _bytewise()
 
 
 def _columns() -> None:
@@ -156,6 +163,13 @@ def _sinks() -> None:
         sa.Column("body", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_sink_plans"),
     )
+
+
+def _bytewise() -> None:
+    """Sort as SQLite and Python do, not by the rules of the database's language, which differ from server to
+    server and change with their updates."""
+    for table, column, length in SORTED:
+        op.execute(f'ALTER TABLE {table} ALTER COLUMN {column} TYPE varchar({length}) COLLATE "C"')
 
 
 def downgrade() -> None:
