@@ -32,7 +32,7 @@ from mh_amqp.access import Access, Way, access_of, rules_of
 from mh_amqp.asking import Asker, asker
 from mh_amqp.authority import roles
 from mh_amqp.broker import Broker, BrokerLimits
-from mh_amqp.broker_main import serve
+from mh_amqp.broker_main import gate_of, serve
 from mh_amqp.connection import Connection
 from mh_amqp.engine import Delivery, Door, Login, Outcome, Sender, Word, dial
 from mh_amqp.gate import Gate
@@ -43,6 +43,7 @@ from mh_amqp.reports import Pace, Sending
 from mh_amqp.security import EXTERNAL
 from mh_amqp.server import Serving, serving
 from mh_amqp.tls import Tls
+from mh_amqp.users import Users
 from test_amqp_engine import run
 from test_amqp_reports import Machine, at_boot
 from waiting import eventually
@@ -485,3 +486,23 @@ def test_an_agent_works_behind_such_a_broker(ours: Authority, tmp_path: Path) ->
             served.outbox.close()
 
     run(test())
+
+
+# the command
+
+
+@pytest.mark.parametrize(
+    ("door", "config", "role"),
+    [
+        (Door(), {}, None),
+        (Door(), {"access": {"uid:0": "host"}}, "none"),
+        (Door(users=Users(Path("users"))), {}, "member"),
+        (Door(users=Users(Path("users"))), {"access": {"x": "host"}}, "none"),
+    ],
+)
+def test_when_there_are_rules(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, door: Door, config: Mapping[str, Any], role: str | None
+) -> None:
+    gate = gate_of(process_of(tmp_path, "mh-broker", config), door)
+    assert (gate and gate.access.rules.role("somebody")) == role
+    assert ("there is no [access]" in caplog.text) is (role == "member")
