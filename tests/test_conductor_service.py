@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert
 
 import fleet
-from libmh.api.aggregates import Aggregates, Reports
+from libmh.api.aggregates import Aggregates, Reports, Zone
 from libmh.call import Request
 from libmh.context import Context
 from libmh.errors import Conflict, InvalidArguments, NotFound, Problem
@@ -26,7 +26,7 @@ from mh_conductor.intake import Intake
 from mh_conductor.records import REPORT
 from mh_conductor.reporting import ReportIntake
 from mh_conductor.service import FleetAggregates
-from mh_conductor.store import Store
+from mh_conductor.store import Store, open_store
 from mh_conductor.tables import AGGREGATES, MEMBERS, VALUES
 
 
@@ -43,8 +43,8 @@ class Fleet:
 
 
 @pytest.fixture
-def conductor(tmp_path: Path) -> Iterator[Fleet]:
-    store, rules, context = fleet.new_store(tmp_path), fleet.rules(), Context()
+def conductor(store_url: str) -> Iterator[Fleet]:
+    store, rules, context = open_store(store_url), fleet.rules(), Context()
     intake = Intake(store, rules)
     connection = loopback(
         ReportIntake(intake, context.events),
@@ -318,3 +318,55 @@ def test_a_request_that_comes_to_two_processes_is_carried_out_once(conductor: Fl
     conductor.connection.request(replace(editing, arguments=["second"], id="1"))
     names = [each.name for each in conductor.aggregates.list_aggregates()]
     assert names == ["first", "mine", "second"]
+
+
+def test_people_edit_through_the_interface(conductor: Fleet) -> None:
+    conductor.reports.report(fleet.report(arch=None, cpu_flags=[]))
+    conductor.events.clear()
+    aggregates = conductor.aggregates
+    made = aggregates.create("mine", "az1")
+    assert aggregates.set_metadata("mine", {"a": "1", "b": "2"}).metadata.keys() > {"a", "b"}
+    left = aggregates.set_metadata("mine", {"a": "3"}, ["b", "never"])
+    assert left.metadata == {"a": "3", "availability_zone": "az1"}
+    assert aggregates.add_host("mine", "node1", left.generation).hosts == ["node1"]
+    assert aggregates.update("mine", "yours", "az2").availability_zone == "az2"
+    assert aggregates.update("yours").name == "yours"
+    assert aggregates.rename(str(made.id), "mine").name == "mine"
+    assert aggregates.zones() == [Zone("az2", available=True, hosts={"node1": True}, aggregates=["mine"])]
+    with pytest.raises(Conflict, match="is of generation"):
+        aggregates.remove_host("mine", "node1", 1)
+    with pytest.raises(NotFound, match="Cannot remove host nope in aggregate mine"):
+        aggregates.remove_host("mine", "nope")
+    assert aggregates.remove_host("mine", "node1").hosts == []
+    assert aggregates.delete("mine")
+    told = [str(event.fields["change"]) for event in conductor.events]
+    assert told == [
+        *("created", "metadata", "metadata", "host-added", "renamed", "metadata", "renamed"),
+        *("host-removed", "deleted"),
+    ]
+    entries = aggregates.history("mine", limit=3)
+    assert [each.change for each in entries] == ["deleted", "host-removed", "renamed"]
+    assert aggregates.history(host="node1")[0].who == entries[0].who != ""
+
+
+def test_flavors_through_the_interface(conductor: Fleet) -> None:
+    aggregates = conductor.aggregates
+    made = aggregates.create_flavor("small", 2, 512, 1, {"a": "1"}, "7", "words", 3, 4, False, 0.5)
+    assert (made.id, made.name, made.vcpus, made.ram, made.disk) == ("7", "small", 2, 512, 1)
+    assert (made.ephemeral, made.swap, made.public, made.rxtx_factor) == (3, 4, False, 0.5)
+    assert aggregates.flavors() == [made] == [aggregates.flavor("small")]
+    assert aggregates.set_extra_specs("7", {"b": "2"}, ["a"]).extra_specs == {"b": "2"}
+    assert aggregates.describe_flavor("7", None).description is None
+    assert aggregates.delete_flavor("7")
+    assert aggregates.flavors() == []
+
+
+def test_the_inventory_comes_in_pages(conductor: Fleet) -> None:
+    for number in range(5):
+        conductor.reports.report(fleet.report(number))
+    every = conductor.aggregates.hosts()
+    first = conductor.aggregates.hosts("", 2)
+    second = conductor.aggregates.hosts(first[-1].uuid, 2)
+    assert [*first, *second, *conductor.aggregates.hosts(second[-1].uuid)] == every
+    with pytest.raises(NotFound):
+        conductor.aggregates.hosts("nobody", 2)

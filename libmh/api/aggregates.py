@@ -178,7 +178,7 @@ class Aggregates(Protocol):
         """The inventory, by host name and UUID; in pages, for a fleet of any size."""
         ...
 
-    @method(effect=Effect.CHANGES, objects=("name",), returns="aggregate")
+    @method(effect=Effect.CHANGES, idempotent=True, objects=("name",), returns="aggregate")
     def create(
         self,
         name: Annotated[str, "1 to 255 printable characters, no blank at either end"],
@@ -187,7 +187,7 @@ class Aggregates(Protocol):
         """Make an aggregate. `conflict` where the name is taken."""
         ...
 
-    @method(effect=Effect.CHANGES, objects=("name",), returns="aggregate")
+    @method(effect=Effect.CHANGES, idempotent=True, objects=("name",), returns="aggregate")
     def rename(
         self,
         name: Annotated[str, "its name, id or UUID"],
@@ -197,7 +197,7 @@ class Aggregates(Protocol):
         """Give an aggregate another name. `conflict` where the name is taken or the generation another."""
         ...
 
-    @method(effect=Effect.CHANGES, objects=("name",), returns="aggregate")
+    @method(effect=Effect.CHANGES, idempotent=True, objects=("name",), returns="aggregate")
     def update(
         self,
         name: Annotated[str, "its name, id or UUID"],
@@ -208,7 +208,7 @@ class Aggregates(Protocol):
         """Give an aggregate another name, another zone, or both, whole or not at all."""
         ...
 
-    @method(effect=Effect.CHANGES, objects=("name",), returns="aggregate")
+    @method(effect=Effect.CHANGES, idempotent=True, objects=("name",), returns="aggregate")
     def set_metadata(
         self,
         name: Annotated[str, "its name, id or UUID"],
@@ -217,10 +217,10 @@ class Aggregates(Protocol):
         generation: Annotated[U64, "the one that it must have; 0: any"] = 0,
     ) -> Aggregate:
         """Merge metadata in, whole or not at all. `availability_zone` is the zone: it cannot be taken away,
-        and no member may be in another one (`conflict`)."""
+        and no member may be in another one (`invalid-arguments`)."""
         ...
 
-    @method(effect=Effect.CHANGES, objects=("name", "host"), returns="aggregate")
+    @method(effect=Effect.CHANGES, idempotent=True, objects=("name", "host"), returns="aggregate")
     def add_host(
         self,
         name: Annotated[str, "its name, id or UUID"],
@@ -231,7 +231,7 @@ class Aggregates(Protocol):
         is in another zone, `not-found` for an unknown host."""
         ...
 
-    @method(effect=Effect.CHANGES, objects=("name", "host"), returns="aggregate")
+    @method(effect=Effect.CHANGES, idempotent=True, objects=("name", "host"), returns="aggregate")
     def remove_host(
         self,
         name: Annotated[str, "its name, id or UUID"],
@@ -241,7 +241,7 @@ class Aggregates(Protocol):
         """Take a host out. A member that a rule put there comes back with the host's next change."""
         ...
 
-    @method(effect=Effect.CHANGES, objects=("name",), returns="deleted")
+    @method(effect=Effect.CHANGES, idempotent=True, objects=("name",), returns="deleted")
     def delete(
         self,
         name: Annotated[str, "its name, id or UUID"],
@@ -265,7 +265,7 @@ class Aggregates(Protocol):
         """One flavor."""
         ...
 
-    @method(effect=Effect.CHANGES, objects=("name",), returns="flavor")
+    @method(effect=Effect.CHANGES, idempotent=True, objects=("name",), returns="flavor")
     def create_flavor(
         self,
         name: Annotated[str, "1 to 255 printable characters"],
@@ -283,7 +283,7 @@ class Aggregates(Protocol):
         """Make a flavor. `conflict` where its name or id is taken."""
         ...
 
-    @method(effect=Effect.CHANGES, objects=("name",), returns="flavor")
+    @method(effect=Effect.CHANGES, idempotent=True, objects=("name",), returns="flavor")
     def describe_flavor(
         self,
         name: Annotated[str, "its name or id"],
@@ -293,7 +293,7 @@ class Aggregates(Protocol):
         """Give a flavor another description."""
         ...
 
-    @method(effect=Effect.CHANGES, objects=("name",), returns="flavor")
+    @method(effect=Effect.CHANGES, idempotent=True, objects=("name",), returns="flavor")
     def set_extra_specs(
         self,
         name: Annotated[str, "its name or id"],
@@ -304,7 +304,7 @@ class Aggregates(Protocol):
         """Merge extra specs in, whole or not at all."""
         ...
 
-    @method(effect=Effect.CHANGES, objects=("name",), returns="deleted")
+    @method(effect=Effect.CHANGES, idempotent=True, objects=("name",), returns="deleted")
     def delete_flavor(self, name: Annotated[str, "its name or id"]) -> bool:
         """Delete a flavor."""
         ...
