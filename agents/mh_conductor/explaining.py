@@ -1,6 +1,6 @@
 """Why a host is, or is not, in an aggregate: the evidence that is kept, or the rules held against it now."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sqlalchemy import Connection
 
@@ -21,8 +21,9 @@ BY_HAND = "the host was added by hand"
 class Explaining:
     """Explains with the rules in force; `given` hold until the store has some."""
 
-    def __init__(self, given: RuleSet) -> None:
+    def __init__(self, given: RuleSet, clock: Callable[[Connection], int] = clock.now) -> None:
         self._book = Rulebook(given)
+        self._clock = clock
 
     def why(self, connection: Connection, host: str, name: str) -> list[Evidence]:
         """Raises `NotFound` for an unknown host or aggregate."""
@@ -73,7 +74,7 @@ class Explaining:
         """What keeps the host where it is whatever it tells now."""
         regime = self._book.current(connection).rules.regime
         note = damping.notes_of(connection, host.uuid).get(rule)
-        until = note.held_until(regime, clock.now(connection)) if note else None
+        until = note.held_until(regime, self._clock(connection)) if note else None
         if note is not None and until is not None:
             yield note.evidence(regime, until)
 

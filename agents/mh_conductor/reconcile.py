@@ -82,8 +82,8 @@ class Reconciler:
         if result.held is not None:
             now = result.held
             raise Conflict(
-                f"held change '{wanted}' is no longer what was shown: it moves {now.affected} hosts now, and "
-                f"is held as '{now.id}'",
+                f"held change '{wanted}' is no longer what was shown: it moves {now.affected} hosts now, "
+                f"and is held as '{now.id}'",
                 id=now.id,
             )
         return result

@@ -1,7 +1,8 @@
 """Hosts that stop reporting: they are marked, keep their places for a grace time, and then leave.
 
 One process at a time looks, under a lease, and only while it hears its broker. The time for which nobody
-could hear a host does not count. Where too much of the fleet is silent nobody leaves before somebody says so.
+could hear a host does not count. Where too much of the fleet is silent, nobody leaves before somebody says
+so.
 """
 
 import json
@@ -270,7 +271,8 @@ def _hold(connection: Connection, compiled: Compiled, leavers: list[Leaver], now
     why = f"{len(leavers)} of {hosts} hosts are silent, and more than {share:.0%} of all: is it the broker?"
     steps = [Step("host-gone", "", each.row.hostname, "", _silent_since(each.row)) for each in leavers]
     shown = Held("", SILENCE, now, len(leavers), hosts, why, steps[: held.MAX_STEPS])
-    log.warning("%s: nobody leaves until somebody approves it", why)
+    if not before:
+        log.warning("%s: nobody leaves until somebody approves it", why)
     made = held.put(connection, Waiting(shown, text, text, "")).shown
     return None if before else made
 
