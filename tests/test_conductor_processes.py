@@ -78,7 +78,7 @@ async def answered(connection: AsyncConnection, report: CapabilityReport) -> int
 async def edited(connection: AsyncConnection, number: int) -> None:
     """An aggregate is made, and looked for where the answer does not come."""
     name = f"mine{number}"
-    making = Request(interface_of(Aggregates).name, "create", arguments=[name], deadline=3)
+    making = Request(interface_of(Aggregates).name, "create", arguments=[name], deadline=15)
     while True:
         with suppress(Timeout, Unavailable):
             with suppress(Conflict):  # another process has done it

@@ -3,6 +3,8 @@
 Within a process its transport sees to that. But a requester whose connection was lost sends his request
 again, and a broker may deliver what a process took that died: then it can come to another process. So the id
 of a request is written in the transaction that it makes; where it is there already, the request is refused.
+Therefore the members that change something are declared idempotent: a request is acknowledged when it was
+carried out, so that none is lost, either.
 """
 
 import hashlib

@@ -99,7 +99,7 @@ class Conductor(Protocol):
         """Hosts by state, workers, reports a second, the last error."""
         ...
 
-    @method(effect=Effect.CHANGES, objects=("hostname",), returns="host")
+    @method(effect=Effect.CHANGES, idempotent=True, objects=("hostname",), returns="host")
     def register(
         self,
         hostname: Annotated[str, "the host's name"],
@@ -109,7 +109,7 @@ class Conductor(Protocol):
         """Make a host known ahead of its first report, so that it can be put into aggregates."""
         ...
 
-    @method(effect=Effect.DISRUPTS, objects=("host",), returns="forgotten")
+    @method(effect=Effect.DISRUPTS, idempotent=True, objects=("host",), returns="forgotten")
     def forget(self, host: Annotated[str, "host name or UUID"]) -> bool:
         """Take a host out of the inventory and out of every aggregate. One that reports again is new."""
         ...
@@ -125,7 +125,7 @@ class Conductor(Protocol):
         with every fault, each with its line."""
         ...
 
-    @method(effect=Effect.DISRUPTS, deadline=120.0, returns="forecast")
+    @method(effect=Effect.DISRUPTS, idempotent=True, deadline=120.0, returns="forecast")
     def load_rules(
         self,
         text: Annotated[str, "TOML"],
@@ -139,7 +139,7 @@ class Conductor(Protocol):
         """Large changes that wait, the oldest first."""
         ...
 
-    @method(effect=Effect.DISRUPTS, deadline=120.0, objects=("id",), returns="done")
+    @method(effect=Effect.DISRUPTS, idempotent=True, deadline=120.0, objects=("id",), returns="done")
     def approve(
         self,
         id: Annotated[str, "of a held change"],  # noqa: A002 - the field's name
@@ -147,7 +147,7 @@ class Conductor(Protocol):
         """Carry a held change out; `conflict` where it is no longer what was shown."""
         ...
 
-    @method(effect=Effect.CHANGES, objects=("id",), returns="done")
+    @method(effect=Effect.CHANGES, idempotent=True, objects=("id",), returns="done")
     def refuse(
         self,
         id: Annotated[str, "of a held change"],  # noqa: A002 - the field's name
