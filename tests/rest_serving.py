@@ -23,7 +23,7 @@ from mh_conductor.rest.listener import Place, Web, serving
 from mh_conductor.rest.patience import Limits
 from mh_conductor.rest.secured import Secured
 from mh_conductor.service import FleetAggregates
-from mh_conductor.store import Store
+from mh_conductor.store import Store, open_store
 
 SECONDS = 60
 NEWEST = "2.104"
@@ -93,9 +93,11 @@ def rest(
     rights: Authority | None = None,
     tls: Secured | None = None,
     limits: Limits | None = None,
+    store_url: str = "",
 ) -> Iterator[Rest]:
-    """Serve a store of this directory until the block ends; hosts node1 to node3 have reported."""
-    store = fleet.new_store(directory)
+    """Serve a store, in this directory without a URL, until the block ends; hosts node1 to node3 have
+    reported."""
+    store = open_store(store_url) if store_url else fleet.new_store(directory)
     rules = fleet.rules(NO_RULES)
     intake = Intake(store, rules)
     context = Context()

@@ -24,6 +24,13 @@ def here(tmp_path: Path) -> Iterator[Rest]:
         yield made
 
 
+@pytest.fixture
+def there(tmp_path: Path, store_url: str) -> Iterator[Rest]:
+    """On each kind of store."""
+    with rest(tmp_path, store_url=store_url) as made:
+        yield made
+
+
 def make(here: Rest, name: str, zone: str | None = None) -> Any:
     body = {"aggregate": {"name": name, **({"availability_zone": zone} if zone else {})}}
     made = here.ask("POST", "/os-aggregates", body)
@@ -48,17 +55,17 @@ def test_names_that_are_numbers_or_uuids_are_nobody_elses(here: Rest) -> None:
     assert len(here.ask("GET", "/os-aggregates").body["aggregates"]) == 2
 
 
-def test_sql_is_text(here: Rest) -> None:
-    made = make(here, SQL, SQL)
-    assert act(here, made["id"], "set_metadata", metadata={"k": SQL}).status == 200
-    assert act(here, made["id"], "add_host", host=SQL).status == 400
+def test_sql_is_text(there: Rest) -> None:
+    made = make(there, SQL, SQL)
+    assert act(there, made["id"], "set_metadata", metadata={"k": SQL}).status == 200
+    assert act(there, made["id"], "add_host", host=SQL).status == 400
     assert (
-        here.ask("POST", "/flavors", {"flavor": {"name": SQL, "ram": 1, "vcpus": 1, "disk": 0}}).status
+        there.ask("POST", "/flavors", {"flavor": {"name": SQL, "ram": 1, "vcpus": 1, "disk": 0}}).status
         == 200
     )
-    assert here.ask("GET", f"/flavors/{quote(SQL)}").status == 404
-    assert here.ask("GET", f"/flavors?name={quote(SQL)}").body["flavors"][0]["name"] == SQL
-    (shown,) = here.ask("GET", "/os-aggregates").body["aggregates"]
+    assert there.ask("GET", f"/flavors/{quote(SQL)}").status == 404
+    assert there.ask("GET", f"/flavors?name={quote(SQL)}").body["flavors"][0]["name"] == SQL
+    (shown,) = there.ask("GET", "/os-aggregates").body["aggregates"]
     assert (shown["name"], shown["metadata"]["k"], shown["availability_zone"]) == (SQL, SQL, SQL)
 
 
@@ -87,15 +94,15 @@ def test_a_bad_body_is_refused_and_changes_nothing(here: Rest, body: bytes) -> N
     assert here.ask("GET", "/os-aggregates").body == {"aggregates": []}
 
 
-def test_values_that_no_store_can_keep_are_refused(here: Rest) -> None:
-    made = make(here, "one")
+def test_values_that_no_store_can_keep_are_refused(there: Rest) -> None:
+    made = make(there, "one")
     for value in ("\x00", "\ud800"):
-        assert act(here, made["id"], "set_metadata", metadata={"k": value}).status == 400
+        assert act(there, made["id"], "set_metadata", metadata={"k": value}).status == 400
     for key in ("", "k\n", "\x00"):
-        assert act(here, made["id"], "set_metadata", metadata={key: "v"}).status == 400
+        assert act(there, made["id"], "set_metadata", metadata={key: "v"}).status == 400
     flavor = {"name": "f", "ram": 1, "vcpus": 1, "disk": 0, "description": "\x1b[2J"}
-    assert here.ask("POST", "/flavors", {"flavor": flavor}).status == 400
-    assert here.ask("GET", "/os-aggregates/1").body["aggregate"]["metadata"] == {}
+    assert there.ask("POST", "/flavors", {"flavor": flavor}).status == 400
+    assert there.ask("GET", f"/os-aggregates/{made['id']}").body["aggregate"]["metadata"] == {}
 
 
 def test_ten_thousand_keys_are_too_many(here: Rest) -> None:
@@ -146,45 +153,45 @@ def test_catalogues_may_have_the_project_in_the_path(here: Rest) -> None:
         assert here.ask("GET", f"/{project}/os-aggregates/1").body["aggregate"]["name"] == "one"
 
 
-def test_an_update_is_whole_or_not_at_all(here: Rest) -> None:
-    one, two = make(here, "one", "az1"), make(here, "two", "az1")
+def test_an_update_is_whole_or_not_at_all(there: Rest) -> None:
+    one, two = make(there, "one", "az1"), make(there, "two", "az1")
     for each in (one, two):
-        assert act(here, each["id"], "add_host", host="node1").status == 200
+        assert act(there, each["id"], "add_host", host="node1").status == 200
     body = {"aggregate": {"name": "other", "availability_zone": "az2"}}
-    said = here.ask("PUT", f"/os-aggregates/{one['id']}", body)
+    said = there.ask("PUT", f"/os-aggregates/{one['id']}", body)
     assert said.status == 400
     assert "already in availability zone(s) ['az1']" in said.message
-    assert here.ask("GET", f"/os-aggregates/{one['id']}").body["aggregate"]["name"] == "one"
+    assert there.ask("GET", f"/os-aggregates/{one['id']}").body["aggregate"]["name"] == "one"
 
 
-def test_many_at_once_lose_nothing(here: Rest) -> None:
-    made = make(here, "one")
+def test_many_at_once_lose_nothing(there: Rest) -> None:
+    made = make(there, "one")
 
     def set_key(number: int) -> int:
-        return act(here, made["id"], "set_metadata", metadata={f"k{number}": "v"}).status
+        return act(there, made["id"], "set_metadata", metadata={f"k{number}": "v"}).status
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(set_key, range(24))) == {200}
         added = list(
-            pool.map(lambda _each: act(here, made["id"], "add_host", host="node1").status, range(8))
+            pool.map(lambda _each: act(there, made["id"], "add_host", host="node1").status, range(8))
         )
     assert sorted(added) == [200] + [409] * 7
-    shown = here.ask("GET", f"/os-aggregates/{made['id']}").body["aggregate"]
+    shown = there.ask("GET", f"/os-aggregates/{made['id']}").body["aggregate"]
     assert shown["metadata"] == {f"k{number}": "v" for number in range(24)}
     assert shown["hosts"] == ["node1"]
 
 
-def test_hosts_come_in_pages(here: Rest) -> None:
-    here.hosts(*range(4, 8))
+def test_hosts_come_in_pages(there: Rest) -> None:
+    there.hosts(*range(4, 8))
     names: list[str] = []
     path = "/v2.1/os-hypervisors?limit=3"
     for _page in range(4):
-        said = ask(here.url, "GET", path)
+        said = ask(there.url, "GET", path)
         names += [each["hypervisor_hostname"] for each in said.body["hypervisors"]]
         links = said.body.get("hypervisors_links")
         if not links:
             break
-        path = links[0]["href"].removeprefix(here.url)
+        path = links[0]["href"].removeprefix(there.url)
     assert names == [f"node{number}" for number in range(1, 8)]
 
 

@@ -1,5 +1,6 @@
 """Who comes in over HTTP, and what he may do."""
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Iterator
@@ -14,9 +15,10 @@ from mh_conductor.rest import watched
 from mh_conductor.rest.authority import HttpAuthority, authority
 from mh_conductor.rest.entrance import WithTokens, tokens_of
 from mh_conductor.rest.keystone import Remembered, keystone
+from mh_conductor.rest.refusals import MOST_LINES, Refusals
 from mh_conductor.rest.watched import Watched
 from rest_serving import Rest, rest
-from waiting import wait_for
+from waiting import eventually, wait_for
 
 MAKE = {"aggregate": {"name": "one"}}
 POLICY = """
@@ -85,6 +87,25 @@ def test_whom_nobody_knows_stays_out_and_that_is_written_down(
         assert said.headers["www-authenticate"] == "Keystone"
     assert "http '127.0.0.1' was not let in" in caplog.text
     assert token not in caplog.text or not token.strip() or token == "old"
+
+
+def test_a_flood_of_strangers_is_no_flood_of_lines(here: Rest, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "libmh.audit")
+    for _request in range(12):
+        assert here.ask("GET", "/os-aggregates", X_Auth_Token="x").status == 401
+    assert caplog.text.count("was not let in") == MOST_LINES
+
+
+def test_what_was_counted_is_told_in_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "libmh.audit")
+
+    async def flood() -> None:
+        refusals = Refusals(window=0.05)
+        for _request in range(MOST_LINES + 7):
+            refusals.entry("10.0.0.1", "shows no token")
+        await eventually(lambda: "7 more times, the last time: shows no token" in caplog.text, 60)
+
+    asyncio.run(flood())
 
 
 def test_roles_of_a_token_decide(here: Rest) -> None:

@@ -8,18 +8,17 @@ import logging
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from libmh import audit
 from libmh.caller import Caller
 from libmh.errors import InvalidArguments
 from mh_conductor.rest.faults import Fault
+from mh_conductor.rest.refusals import TRANSPORT, Refusals
 from mh_conductor.rest.watched import Watched
 
 log = logging.getLogger("mh_conductor.rest")
-TRANSPORT = "http"
 LOOPBACK = "loopback"
 TOKEN = "x-auth-token"  # noqa: S105 - the name of a header
 MAX_TOKENS = 10_000
@@ -35,9 +34,9 @@ class Entrant(Caller):
     roles: tuple[str, ...] = ()
 
 
-def refused(peer: str, why: str) -> Fault:
+def refused(refusals: Refusals, peer: str, why: str) -> Fault:
     """The answer to whom nobody knows, written down. It says no more than that."""
-    audit.refused_entry(TRANSPORT, peer, why)
+    refusals.entry(peer, why)
     return Fault(401, "The request you have made requires authentication.", {"WWW-Authenticate": "Keystone"})
 
 
@@ -45,13 +44,15 @@ def refused(peer: str, why: str) -> Fault:
 class OnLoopback:
     """Everybody on this machine, but no page that a browser shows: it could be anybody's."""
 
+    refusals: Refusals = field(default_factory=Refusals)
+
     async def enter(self, headers: Mapping[str, str], peer: str) -> Caller:
         origin, host = headers.get("origin"), headers.get("host", "")
         if origin is not None or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            audit.refused_entry(TRANSPORT, peer, f"a page of '{origin}' asks")
+            self.refusals.entry(peer, f"a page of '{origin}' asks")
             raise Fault(403, "requests of web pages need a token, and there are none here")
         if not is_loopback(urlsplit(f"//{host}").hostname or ""):
-            audit.refused_entry(TRANSPORT, peer, f"asks for '{host}', which is not this machine")
+            self.refusals.entry(peer, f"asks for '{host}', which is not this machine")
             raise Fault(403, "without tokens this machine is served by the name localhost alone")
         return Entrant(TRANSPORT, LOOPBACK)
 
@@ -115,18 +116,19 @@ class WithTokens:
     """Whoever shows a token of the file."""
 
     file: Watched[tuple[Token, ...]]
+    refusals: Refusals = field(default_factory=Refusals)
 
     async def enter(self, headers: Mapping[str, str], peer: str) -> Caller:
         shown = headers.get(TOKEN)
         if not shown:
-            raise refused(peer, "shows no token")
+            raise refused(self.refusals, peer, "shows no token")
         digest = hashlib.sha256(shown.encode("utf-8", "surrogateescape")).hexdigest()
         found = None
         for token in self.file.current():  # all of them, however soon one fits
             if hmac.compare_digest(token.digest, digest):
                 found = token
         if found is None:
-            raise refused(peer, "shows a token that is not known")
+            raise refused(self.refusals, peer, "shows a token that is not known")
         if found.expires is not None and found.expires < dt.datetime.now(dt.UTC):
-            raise refused(peer, f"shows a token of '{found.identity}' that has expired")
+            raise refused(self.refusals, peer, f"shows a token of '{found.identity}' that has expired")
         return Entrant(TRANSPORT, found.identity, roles=found.roles)

@@ -17,8 +17,9 @@ from typing import Any
 
 from libmh.caller import Caller
 from libmh.errors import InvalidArguments, NotImplementedHere
-from mh_conductor.rest.entrance import TOKEN, TRANSPORT, Entrant, refused
+from mh_conductor.rest.entrance import TOKEN, Entrant, refused
 from mh_conductor.rest.faults import Fault
+from mh_conductor.rest.refusals import TRANSPORT, Refusals
 
 ROLES: Mapping[str, str] = {
     "admin": "operator",
@@ -83,6 +84,7 @@ class WithKeystone:
 
     check: Filter
     roles: Mapping[str, str]
+    refusals: Refusals = field(default_factory=Refusals)
     _remembered: Remembered = field(default_factory=Remembered)
     _pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(THREADS, thread_name_prefix="keystone")
@@ -91,7 +93,7 @@ class WithKeystone:
     async def enter(self, headers: Mapping[str, str], peer: str) -> Caller:
         token = headers.get(TOKEN)
         if not token or len(token) > MAX_TOKEN:
-            raise refused(peer, "shows no token")
+            raise refused(self.refusals, peer, "shows no token")
         asked = asyncio.get_running_loop().run_in_executor(self._pool, self._ask, token)
         try:
             verdict = await asyncio.wait_for(asked, SECONDS)
@@ -102,7 +104,7 @@ class WithKeystone:
             identity = f"{verdict.user}@{verdict.project}" if verdict.project else verdict.user
             return Entrant(TRANSPORT, identity, roles=known or ("none",))
         if verdict.status == 401:
-            raise refused(peer, "shows a token that Keystone does not vouch for")
+            raise refused(self.refusals, peer, "shows a token that Keystone does not vouch for")
         raise Fault(503, "Keystone cannot be asked now, try again later")
 
     def _ask(self, token: str) -> Verdict:

@@ -1,7 +1,6 @@
 """`mh-conductor --http`: uvicorn in the process's own loop."""
 
 import asyncio
-import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -29,7 +28,8 @@ log = logging.getLogger("mh_conductor.rest")
 BACKLOG = 256
 KEEP_ALIVE_SECONDS = 20
 MAX_HEAD = 65_536
-STOP_SECONDS = 5
+STOP_SECONDS = 3
+SERVER_LOG = "uvicorn"
 TICK_SECONDS = 1.0
 
 
@@ -127,6 +127,7 @@ class Web:
 async def serving(web: Web, place: Place) -> AsyncIterator[str]:
     """Listen as long as the block runs, and tell the URL; then finish what was asked. Raises
     `InvalidArguments` for a place that cannot be had."""
+    logging.getLogger(SERVER_LOG).setLevel(logging.ERROR)  # below that it speaks of what clients do
     config = web.configuration()
     bound = await asyncio.to_thread(_bound, place)
     server = uvicorn.Server(config)
@@ -150,19 +151,24 @@ async def _tick(server: uvicorn.Server) -> None:
 
 
 def _bound(place: Place) -> socket.socket:
+    """A name may have several addresses, of which not every machine has all."""
+    fault = ""
     try:
-        family, *_, address = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0]
-        with contextlib.ExitStack() as stack:
-            made = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        found, fault = [], str(error.strerror)
+    for family, *_, address in found:
+        made = socket.socket(family, socket.SOCK_STREAM)
+        try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind(address)
             made.listen(BACKLOG)
-            stack.pop_all()
-    except OSError as error:
-        raise InvalidArguments(
-            f"--http: cannot listen on {place.host}:{place.port}: {error.strerror}", argument="http"
-        ) from error
-    return made
+        except OSError as error:
+            made.close()
+            fault = str(error.strerror)
+        else:
+            return made
+    raise InvalidArguments(f"--http: cannot listen on {place.host}:{place.port}: {fault}", argument="http")
 
 
 def _shown(host: str) -> str:
