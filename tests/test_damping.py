@@ -1,7 +1,6 @@
 """Facts that flap leave a host where it is until they have been steady."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -19,7 +18,7 @@ from mh_conductor.reconcile import Reconciler
 from mh_conductor.regime import FLAP_WINDOW, NANOSECONDS, Regime
 from mh_conductor.rules import RuleSet
 from mh_conductor.silence import Silence
-from mh_conductor.store import Store
+from mh_conductor.store import Store, open_store
 from mh_conductor.tables import HISTORY, VERDICTS
 
 NONE = RuleSet(())
@@ -44,9 +43,9 @@ WINDOW = int(FLAP_WINDOW) * SECOND
 
 
 class World:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, store: Store) -> None:
         self.now = 10**18
-        self.store: Store = fleet.new_store(directory)
+        self.store = store
         fleet.bring(self.store, RULES)
         self.intake = Intake(self.store, NONE, clock=lambda: self.now)
         self.silence = Silence(self.store, NONE, "one", lambda: True, clock=lambda _: self.now)
@@ -82,8 +81,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
+def world(store_url: str) -> Iterator[World]:
+    made = World(open_store(store_url))
     yield made
     made.store.close()
 

@@ -23,7 +23,7 @@ from mh_conductor.plan import Change, Kind
 from mh_conductor.reconcile import MAX_DONE, Reconciler, told
 from mh_conductor.registry import Done
 from mh_conductor.rules import RuleSet
-from mh_conductor.store import Store
+from mh_conductor.store import Store, open_store
 from mh_conductor.tables import AGGREGATES, HISTORY, HOSTS, MEMBERS, VALUES
 
 NONE = RuleSet(())
@@ -39,8 +39,8 @@ def members(store: Store) -> dict[str, list[str]]:
     return {each.name: each.hosts for each in aggregates(store)}
 
 
-def filled(directory: Path, hosts: int, text: str = fleet.RULES) -> Store:
-    store = fleet.new_store(directory)
+def filled(where: Path | str, hosts: int, text: str = fleet.RULES) -> Store:
+    store = open_store(where) if isinstance(where, str) else fleet.new_store(where)
     fleet.bring(store, text)
     intake = Intake(store, NONE)
     for number in range(1, hosts + 1):
@@ -54,8 +54,8 @@ def governing(store: Store) -> tuple[Governing, list[Event]]:
     return Governing(store, NONE, context.events), seen
 
 
-def test_a_forecast_changes_nothing_and_comes_true(tmp_path: Path) -> None:
-    store = filled(tmp_path, 4)
+def test_a_forecast_changes_nothing_and_comes_true(store_url: str) -> None:
+    store = filled(store_url, 4)
     people, _ = governing(store)
     before = aggregates(store)
     foretold = people.test_rules(WIDE)
@@ -95,14 +95,14 @@ def test_the_rules_in_force_are_told(tmp_path: Path) -> None:
     assert "is compared as text" in told_now.warnings[0]
 
 
-def large(tmp_path: Path) -> tuple[Store, Governing, list[Event]]:
-    store = filled(tmp_path, 12)
+def large(where: Path | str) -> tuple[Store, Governing, list[Event]]:
+    store = filled(where, 12)
     people, seen = governing(store)
     return store, people, seen
 
 
-def test_a_large_change_waits(tmp_path: Path) -> None:
-    store, people, seen = large(tmp_path)
+def test_a_large_change_waits(store_url: str) -> None:
+    store, people, seen = large(store_url)
     before, generation = aggregates(store), registry_generation(store)
     assert people.test_rules(WIDE).large
     answer = people.load_rules(WIDE)
@@ -127,8 +127,8 @@ def registry_generation(store: Store) -> int:
         return registry.generation(connection)
 
 
-def test_what_was_refused_is_gone(tmp_path: Path) -> None:
-    store, people, _ = large(tmp_path)
+def test_what_was_refused_is_gone(store_url: str) -> None:
+    store, people, _ = large(store_url)
     before = aggregates(store)
     people.load_rules(WIDE)
     (waits,) = people.held()
@@ -142,8 +142,8 @@ def test_what_was_refused_is_gone(tmp_path: Path) -> None:
     assert [each.id for each in people.held()] == [waits.id]
 
 
-def test_what_is_no_longer_what_was_shown_is_not_carried_out(tmp_path: Path) -> None:
-    store, people, _ = large(tmp_path)
+def test_what_is_no_longer_what_was_shown_is_not_carried_out(store_url: str) -> None:
+    store, people, _ = large(store_url)
     people.load_rules(WIDE)
     (waits,) = people.held()
     Intake(store, NONE).take(fleet.report(13, memory_gib=96))
@@ -222,8 +222,8 @@ def traits(store: Store) -> dict[str, str]:
         }
 
 
-def test_rules_give_traits(tmp_path: Path) -> None:
-    store = filled(tmp_path, 2)
+def test_rules_give_traits(store_url: str) -> None:
+    store = filled(store_url, 2)
     assert traits(store) == {"node1": "[]", "node2": "[]"}
     people, _ = governing(store)
     foretold = people.load_rules(GIVING)
@@ -367,8 +367,8 @@ def zoneless(shown: object) -> object:
     )
 
 
-def test_hosts_and_aggregates_are_stamped(tmp_path: Path) -> None:
-    store = filled(tmp_path, 3)
+def test_hosts_and_aggregates_are_stamped(store_url: str) -> None:
+    store = filled(store_url, 3)
     before = registry_generation(store)
     fleet.bring(store, fleet.RULES.replace(">= 64", ">= 65"))
     now = registry_generation(store)

@@ -18,7 +18,7 @@ from mh_conductor.intake import Intake
 from mh_conductor.regime import NANOSECONDS
 from mh_conductor.rules import RuleSet
 from mh_conductor.silence import Silence, Swept
-from mh_conductor.store import Store
+from mh_conductor.store import Store, open_store
 from mh_conductor.tables import HISTORY, HOSTS, LEASES
 
 NONE = RuleSet(())
@@ -51,11 +51,11 @@ HOUR = 60 * MINUTE
 class World:
     """A store, the time in it, and somebody who looks around."""
 
-    def __init__(self, directory: Path, text: str = RULES) -> None:
+    def __init__(self, store: Store) -> None:
         self.now = 10**18
         self.hears = True
-        self.store: Store = fleet.new_store(directory)
-        fleet.bring(self.store, text)
+        self.store = store
+        fleet.bring(self.store, RULES)
         self.intake = Intake(self.store, NONE, clock=lambda: self.now)
         self.silence = self.watcher("one")
         self._sequence = 1
@@ -101,8 +101,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
+def world(store_url: str) -> Iterator[World]:
+    made = World(open_store(store_url))
     made.sweep()
     made.report(1, 2)
     yield made
@@ -215,7 +215,7 @@ def test_one_process_looks_at_a_time(world: World) -> None:
 
 
 def crowd(tmp_path: Path, hosts: int = 12) -> World:
-    made = World(tmp_path)
+    made = World(fleet.new_store(tmp_path))
     made.sweep()
     made.report(*range(1, hosts + 1))
     return made
