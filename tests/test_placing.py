@@ -1,13 +1,15 @@
 """Whether one host fits, and what people are told of it."""
 
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libmh.extra_specs import asked, nearest, warnings
-from libmh.placing import (
+from libmh.match.extra_specs import asked, nearest, warnings
+from libmh.match.fitting import (
     Fit,
     capabilities_match,
     capability,
@@ -20,8 +22,8 @@ from libmh.placing import (
     zone_fits,
     zone_of,
 )
+from libmh.match.weighing import WEIGHERS, multiplier_of, normalize, normalized
 from libmh.spec import Plain
-from libmh.weighing import WEIGHERS, multiplier_of, normalize, normalized
 
 SCOPE = "aggregate_instance_extra_specs:"
 FACTS: Mapping[str, Plain] = {
@@ -257,3 +259,12 @@ def test_weighers_look_at_what_is_measured() -> None:
     assert raw == {"cpu": 0.75, "ram": 1000.0, "load": -0.5}
     assert [weigher.raw({}, {}) for weigher in WEIGHERS.values()] == [None] * 3
     assert WEIGHERS["load"].raw(metrics, {}) == -4.0
+
+
+def test_the_whole_of_matching_needs_the_standard_library_alone() -> None:
+    code = "import sys; before = set(sys.modules); import libmh.match; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()} - sys.stdlib_module_names
+    assert loaded == {"libmh"}
+    ours = {name for name in done.stdout.split() if name.startswith("libmh")}
+    assert {name for name in ours if not name.startswith("libmh.match")} == {"libmh"}

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from foreign_clients import DRIVERS, python_environment
 from libmh.match import OPERATORS, match
-from libmh.placing import capabilities_match, host_matches, image_fits, tenant_fits, traits_match
-from libmh.weighing import multiplier_of, normalize
+from libmh.match.fitting import capabilities_match, host_matches, image_fits, tenant_fits, traits_match
+from libmh.match.weighing import multiplier_of, normalize
 
 NOVA_SECONDS = 120.0
 Case = Mapping[str, Any]

@@ -14,8 +14,8 @@ from libmh.api.aggregates import Aggregates
 from libmh.api.placement import Flavor, Selection
 from libmh.context import Context
 from libmh.errors import InvalidArguments, NotFound
-from libmh.extra_specs import asked
 from libmh.match import OPERATORS
+from libmh.match.extra_specs import asked
 from libmh.remote import BlockingConnection
 from libmh.selection import where
 from libmh.spec import Plain

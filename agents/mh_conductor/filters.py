@@ -1,21 +1,19 @@
 """The filters that policies are made of: each keeps the hosts of a snapshot that fit what is asked.
 
 `keep` decides about thousands at once, by aggregate and by distinct value; `fit` says of one host what
-`libmh.placing` says, and both agree.
+`libmh.match.fitting` says, and both agree.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from libmh import placing
 from libmh.api.aggregates import HostState
 from libmh.api.placement import Flavor, Hint
-from libmh.extra_specs import Asked, Spec
-from libmh.match import Requirement
-from libmh.placing import ZONE, Finding, Fit, Metadata
+from libmh.match import Requirement, fitting
+from libmh.match.extra_specs import Asked, Spec
+from libmh.match.fitting import ZONE, Finding, Fit, Metadata
 from libmh.selection import HOSTNAME, TRAITS, UUID, Where
-from libmh.spec import Plain
 from mh_conductor.inventory import Group, Known, Snapshot
 
 Hosts = list[Known]
@@ -92,24 +90,24 @@ def _keep_where(_snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
     return hosts
 
 
-def _values_of(hosts: Hosts, fact: str) -> list[Plain]:
+def _values_of(hosts: Hosts, fact: str) -> list[object]:
     if fact == UUID:
         return [host.uuid for host in hosts]
     if fact == HOSTNAME:
         return [host.hostname for host in hosts]
     if fact == TRAITS:
-        lists: dict[frozenset[str], Plain] = {
+        lists: dict[frozenset[str], object] = {
             traits: list(traits) for traits in {host.traits for host in hosts}
         }
         return [lists[host.traits] for host in hosts]
     return _values_at(hosts, fact)
 
 
-def _values_at(hosts: Hosts, fact: str) -> list[Plain]:
+def _values_at(hosts: Hosts, fact: str) -> list[object]:
     return [host.facts.get(fact) for host in hosts]
 
 
-def _by_value(hosts: Hosts, values: list[Plain], holds: Callable[[Plain], bool]) -> Hosts:
+def _by_value(hosts: Hosts, values: list[object], holds: Callable[[object], bool]) -> Hosts:
     """The hosts whose value holds. It is asked once of each object: in a snapshot, equal ones are one."""
     objects = {id(value): value for value in values}
     answers = {which: holds(value) for which, value in objects.items()}
@@ -134,20 +132,20 @@ def _said(host: Known, fact: str, requirement: Requirement) -> Finding:
 def _keep_zone(snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
     if not question.zone:
         return hosts
-    fitting = members(
+    inside = members(
         group for group in snapshot.groups.values() if group.metadata.get(ZONE) == question.zone
     )
-    if question.zone == placing.DEFAULT_ZONE:
-        return [host for host in hosts if host.uuid not in snapshot.zones or host.uuid in fitting]
-    return _among(hosts, fitting)
+    if question.zone == fitting.DEFAULT_ZONE:
+        return [host for host in hosts if host.uuid not in snapshot.zones or host.uuid in inside]
+    return _among(hosts, inside)
 
 
 def _fit_zone(question: Question, _host: Known, aggregates: Sequence[Metadata]) -> Fit:
-    return placing.zone_fits(aggregates, question.zone) if question.zone else Fit()
+    return fitting.zone_fits(aggregates, question.zone) if question.zone else Fit()
 
 
 def _keep_project(snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
-    allowed = {which: placing.tenants_of(group.metadata) for which, group in snapshot.groups.items()}
+    allowed = {which: fitting.tenants_of(group.metadata) for which, group in snapshot.groups.items()}
     kept = [which for which, projects in allowed.items() if projects]
     closed = members(snapshot.groups[which] for which in kept)
     ours = members(snapshot.groups[which] for which in kept if question.project in allowed[which])
@@ -155,7 +153,7 @@ def _keep_project(snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts
 
 
 def _fit_project(question: Question, _host: Known, aggregates: Sequence[Metadata]) -> Fit:
-    return placing.tenant_fits(aggregates, question.project)
+    return fitting.tenant_fits(aggregates, question.project)
 
 
 def groups_that_match(snapshot: Snapshot, spec: Spec) -> Iterator[Group]:
@@ -165,7 +163,7 @@ def groups_that_match(snapshot: Snapshot, spec: Spec) -> Iterator[Group]:
     return (
         group
         for group in snapshot.groups.values()
-        if any(map(holds, placing.values_of(group.metadata, key)))
+        if any(map(holds, fitting.values_of(group.metadata, key)))
     )
 
 
@@ -176,32 +174,32 @@ def _keep_aggregates(snapshot: Snapshot, question: Question, hosts: Hosts) -> Ho
 
 
 def _fit_aggregates(question: Question, _host: Known, aggregates: Sequence[Metadata]) -> Fit:
-    return placing.aggregates_match(aggregates, question.asked)
+    return fitting.aggregates_match(aggregates, question.asked)
 
 
 def _keep_capabilities(_snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
     for spec in question.asked.capabilities:
-        if len(spec.path) == 1 and spec.path[0] not in placing.NOVA_NAMES:
+        if len(spec.path) == 1 and spec.path[0] not in fitting.NOVA_NAMES:
             values = _values_at(hosts, spec.path[0])
         else:
-            values = [placing.capability(host.facts, spec.path) for host in hosts]
+            values = [fitting.capability(host.facts, spec.path) for host in hosts]
         hosts = _by_value(hosts, values, _holds_as_text(spec))
     for spec in question.asked.unscoped:
         (name,) = spec.path
         holds, unknown = _holds_as_text(spec), {host.uuid for host in hosts if name not in host.facts}
         if len(unknown) < len(hosts):
-            fitting = _by_value(hosts, _values_at(hosts, name), holds)
-            hosts = _among(hosts, unknown | {host.uuid for host in fitting})
+            inside = _by_value(hosts, _values_at(hosts, name), holds)
+            hosts = _among(hosts, unknown | {host.uuid for host in inside})
     return hosts
 
 
-def _holds_as_text(spec: Spec) -> Callable[[Plain], bool]:
+def _holds_as_text(spec: Spec) -> Callable[[object], bool]:
     holds = spec.requirement.predicate()
     return lambda value: value is not None and holds(str(value))
 
 
 def _fit_capabilities(question: Question, host: Known, _aggregates: Sequence[Metadata]) -> Fit:
-    return placing.facts_match(host.facts, question.asked)
+    return fitting.facts_match(host.facts, question.asked)
 
 
 def _keep_traits(_snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
@@ -213,14 +211,14 @@ def _keep_traits(_snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts
 
 
 def _fit_traits(question: Question, host: Known, _aggregates: Sequence[Metadata]) -> Fit:
-    return placing.has_traits(host.traits, question.asked)
+    return fitting.has_traits(host.traits, question.asked)
 
 
 def _keep_size(_snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
     flavor = question.flavor
     if flavor is None:
         return hosts
-    wanted = (flavor.vcpus, flavor.ram * placing.MEBI, flavor.disk * placing.GIBI)
+    wanted = (flavor.vcpus, flavor.ram * fitting.MEBI, flavor.disk * fitting.GIBI)
     for fact, least in zip(("cpu_count", "memory", "disk_bytes"), wanted, strict=True):
         if least > 0:
             hosts = [
@@ -231,7 +229,7 @@ def _keep_size(_snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
 
 def _fit_size(question: Question, host: Known, _aggregates: Sequence[Metadata]) -> Fit:
     flavor = question.flavor
-    return Fit() if flavor is None else placing.size_fits(host.facts, flavor.vcpus, flavor.ram, flavor.disk)
+    return Fit() if flavor is None else fitting.size_fits(host.facts, flavor.vcpus, flavor.ram, flavor.disk)
 
 
 def _keep_image(snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
@@ -240,7 +238,7 @@ def _keep_image(snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
             said = [
                 (group, values)
                 for group in snapshot.groups.values()
-                if (values := placing.values_of(group.metadata, key))
+                if (values := fitting.values_of(group.metadata, key))
             ]
             listed = members(group for group, values in said if value in values)
             hosts = _outside(hosts, members(group for group, _ in said) - listed)
@@ -248,17 +246,17 @@ def _keep_image(snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
 
 
 def _fit_image(question: Question, _host: Known, aggregates: Sequence[Metadata]) -> Fit:
-    return placing.image_fits(aggregates, question.image())
+    return fitting.image_fits(aggregates, question.image())
 
 
 def _keep_isolation(snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
     required = question.asked.required
     groups = snapshot.groups.values()
-    return _outside(hosts, members(each for each in groups if placing.kept_for(each.metadata) - required))
+    return _outside(hosts, members(each for each in groups if fitting.kept_for(each.metadata) - required))
 
 
 def _fit_isolation(question: Question, _host: Known, aggregates: Sequence[Metadata]) -> Fit:
-    return placing.isolation_fits(aggregates, question.asked)
+    return fitting.isolation_fits(aggregates, question.asked)
 
 
 # what the caller says of hosts by name

@@ -14,8 +14,8 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select
 
-from libmh import weighing
-from libmh.placing import ZONE, Metadata
+from libmh.match import weighing
+from libmh.match.fitting import ZONE, Metadata
 from libmh.spec import Plain
 from mh_conductor import registry
 from mh_conductor.store import Store

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from itertools import repeat
 from types import MappingProxyType
 
-from libmh import extra_specs, selection, weighing
+from libmh import selection
 from libmh.api.placement import Candidate, Flavor, Policy, Rejected, Selection, Weight
 from libmh.errors import InvalidArguments
-from libmh.extra_specs import nearest
-from libmh.placing import DEFAULT_ZONE
+from libmh.match import extra_specs, weighing
+from libmh.match.extra_specs import nearest
+from libmh.match.fitting import DEFAULT_ZONE
+from libmh.match.weighing import WEIGHERS, Weigher
 from libmh.selection import HOSTNAME, TRAITS, UUID
-from libmh.weighing import WEIGHERS, Weigher
 from mh_conductor import flavors, policies
 from mh_conductor.filters import FILTERS, WHERE, Filter, Question, groups_that_match
 from mh_conductor.inventory import Inventory, Known, Snapshot

@@ -16,8 +16,8 @@ from typing import Any
 
 from libmh.api.placement import Policy
 from libmh.errors import InvalidArguments, NotFound
-from libmh.extra_specs import nearest
-from libmh.weighing import WEIGHERS
+from libmh.match.extra_specs import nearest
+from libmh.match.weighing import WEIGHERS
 from mh_conductor.filters import FILTERS
 from mh_conductor.limits import name_fault
 

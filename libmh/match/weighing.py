@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from math import isfinite
 from types import MappingProxyType
 
-from libmh.spec import Plain
-
 SUFFIX = "_weight_multiplier"
-Facts = Mapping[str, Plain]
+Facts = Mapping[str, object]
 Metrics = Mapping[str, float]
 
 

@@ -11,8 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from libmh.extra_specs import REQUIRED, TRAIT, Asked, Spec, asked, nearest
-from libmh.spec import Plain
+from libmh.match.extra_specs import REQUIRED, TRAIT, Asked, Spec, asked, nearest
 
 Metadata = Mapping[str, str]
 """Of one aggregate."""
@@ -122,18 +121,18 @@ def _in_metadata(aggregates: Sequence[Metadata], spec: Spec) -> Finding:
 # what the host reports
 
 
-def capabilities_match(facts: Mapping[str, Plain], extra_specs: Mapping[str, str]) -> Fit:
+def capabilities_match(facts: Mapping[str, object], extra_specs: Mapping[str, str]) -> Fit:
     """ComputeCapabilitiesFilter over what a host reports: maps in maps, or JSON text of them."""
     return facts_match(facts, asked(extra_specs))
 
 
-def facts_match(facts: Mapping[str, Plain], wanted: Asked) -> Fit:
+def facts_match(facts: Mapping[str, object], wanted: Asked) -> Fit:
     """As `capabilities_match`, of extra specs that were read."""
     known = (each for each in wanted.unscoped if each.path[0] in facts)
     return Fit(tuple(_in_facts(facts, spec) for spec in (*wanted.capabilities, *known)))
 
 
-def _in_facts(facts: Mapping[str, Plain], spec: Spec) -> Finding:
+def _in_facts(facts: Mapping[str, object], spec: Spec) -> Finding:
     value = capability(facts, spec.path)
     name = ":".join(spec.path)
     if value is None:
@@ -147,10 +146,10 @@ def _in_facts(facts: Mapping[str, Plain], spec: Spec) -> Finding:
     return Finding(spec.text, answer.matched, said, seen, spec.requirement.wanted())
 
 
-def capability(facts: Mapping[str, Plain], path: tuple[str, ...]) -> Plain:
+def capability(facts: Mapping[str, object], path: tuple[str, ...]) -> object:
     """What a host reports at a path; None where it does not. A name of Nova's that the host does not use is
     made from its facts."""
-    found: Plain = facts.get(path[0])
+    found: object = facts.get(path[0])
     if found is None and path in NOVA_PATHS:
         return facts.get(NOVA_PATHS[path])
     if found is None and path[0] in NOVA_NAMES:
@@ -164,9 +163,9 @@ def capability(facts: Mapping[str, Plain], path: tuple[str, ...]) -> Plain:
     return found
 
 
-def _loaded(text: str) -> Plain:
+def _loaded(text: str) -> object:
     try:
-        loaded: Plain = json.loads(text)
+        loaded: object = json.loads(text)
     except (ValueError, RecursionError):  # no JSON, or deeper than anybody reads
         return None
     return loaded
@@ -185,7 +184,7 @@ NOVA_PATHS: Mapping[tuple[str, ...], str] = MappingProxyType(
 """Those that are a fact as it is."""
 
 
-def nova_fact(facts: Mapping[str, Plain], name: str) -> Plain:
+def nova_fact(facts: Mapping[str, object], name: str) -> object:
     """A fact under Nova's name, in Nova's unit and form; None where it is not known."""
     match name:
         case "vcpus_total":
@@ -230,7 +229,7 @@ def _trait(traits: AbstractSet[str], text: str, name: str, required: bool) -> Fi
     return Finding(text, has is required, said, (name,) if has else ())
 
 
-def size_fits(facts: Mapping[str, Plain], vcpus: int, ram: int, disk: int) -> Fit:
+def size_fits(facts: Mapping[str, object], vcpus: int, ram: int, disk: int) -> Fit:
     """Whether a host is large enough (`ram` MiB, `disk` GiB). What it does not report is not held against
     it; what others already use of it is not known here."""
     sizes = (
@@ -241,7 +240,7 @@ def size_fits(facts: Mapping[str, Plain], vcpus: int, ram: int, disk: int) -> Fi
     return Fit(tuple(_size(*each[:2], nova_fact(facts, each[2]), each[3]) for each in sizes))
 
 
-def _size(name: str, wanted: int, has: Plain, what: str) -> Finding:
+def _size(name: str, wanted: int, has: object, what: str) -> Finding:
     if not isinstance(has, int):
         return Finding(f"{name} {wanted}", matched=True, reason=f"{what}: not known")
     return Finding(

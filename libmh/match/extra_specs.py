@@ -16,9 +16,8 @@ From `nova.scheduler.filters` (AggregateInstanceExtraSpecsFilter, ComputeCapabil
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 
-from libmh.match import Requirement, advice, read
+from libmh.match.grammar import Requirement, advice, read
 
 AGGREGATE, CAPABILITY, TRAIT = "aggregate_instance_extra_specs", "capabilities", "trait"
 OTHERS = (
@@ -141,6 +140,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """`: did you mean ...` for a word that is nearly one of those that are known; else nothing."""
     if len(word) > MAX_SHOWN:
         return ""
+    from difflib import get_close_matches  # only a console and a conductor ever ask
+
     lowered = {each.lower(): each for each in known}
     found = get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return f": did you mean '{lowered[found[0]]}'?" if found else ""
