@@ -17,7 +17,7 @@ from typing import Any
 from testbed import needs
 
 DRIVERS = Path(__file__).with_name("interop")
-INSTALL_SECONDS = 180
+INSTALL_SECONDS = 600
 DRIVE_SECONDS = 30
 NODE_PACKAGES = ("rhea@3.0.5", "@azure/core-amqp@4.4.2")
 SERVICEBUS, UAMQP = "azure-servicebus==7.15.0", "uamqp==1.6.11"

@@ -7,7 +7,6 @@ before a request gets through, or answer in the server's stead.
 
 import http.client
 import json
-import select
 import shutil
 import subprocess
 import threading
@@ -22,10 +21,11 @@ from typing import Any
 import pytest
 
 from foreign_clients import DRIVERS, python_environment
+from processes import ready_line
 from testbed.child import spawn, stop
 
 HOST = "127.0.0.1"
-START_SECONDS = 120
+START_SECONDS = 240
 NOVA_VERSION = {"X-OpenStack-Nova-API-Version": "2.53"}
 PLACEMENT_VERSION = {"OpenStack-API-Version": "placement 1.23"}
 UNSAFE = "sqlite_synchronous = false\n"
@@ -164,12 +164,7 @@ class OpenStack:
 
     def open(self, what: str) -> None:
         """Wait for the port that a server tells once it listens."""
-        out = self.running[what].stdout
-        assert out is not None
-        assert select.select([out], [], [], START_SECONDS)[0], f"{what} does not start"
-        line = out.readline()
-        assert line.strip().isdigit(), (self.directory / f"{what}.err").read_text()[-3000:]
-        self._gate(what).upstream = int(line)
+        self._gate(what).upstream = int(ready_line(self.running[what], START_SECONDS))
 
     def stop(self, what: str) -> None:
         """End a server; its gate answers 503."""

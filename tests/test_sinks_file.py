@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 
 from libmh.errors import BackendFailed, Conflict, InvalidArguments, NotFound
 from libmh.testing import unanswered
+from mh_conductor.main import main
 from mh_conductor.sinks.kept import KEPT_SECONDS, MAX_PLANS, SECOND
 from mh_conductor.sinks.service import FleetSinks
 from mh_conductor.sinks.settings import File, OpenStack, sinks
@@ -224,3 +225,11 @@ def test_no_table_raises_anything_else(tables: Any) -> None:
     except InvalidArguments:
         return
     assert found == {}
+
+
+def test_a_table_that_is_wrong_ends_the_conductor(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "conductor.toml"
+    config.write_text('[sink.lab]\ntype = "cloud"\n')
+    assert main(["--broker", "amqp://127.0.0.1:1", "--config", str(config), "--state", str(tmp_path)]) == 1
+    said = capfd.readouterr().err
+    assert "[sink.lab] type: expected file or openstack, got 'cloud'" in said

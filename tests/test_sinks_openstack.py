@@ -1,16 +1,22 @@
 """Pushing to Nova and Placement: the real servers of `openstack_servers`, and every refusal they know."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from libmh.errors import Conflict, InvalidArguments, NotFound, Unavailable
+from mh_conductor.sinks import service
 from mh_conductor.sinks.state import OWNER_KEY, UUID_KEY
-from openstack_servers import BARE_METAL, UNPROVIDED, Answer, OpenStack, cloud, openstack_servers
+from mh_conductor.tables import LEASES
+from openstack_servers import BARE_METAL, UNPROVIDED, Answer, OpenStack, cloud
+from processes import agent, mhctl
 from sink_stage import SINK, Stage, lines, settings_of, stage
 
-__all__ = ["cloud", "openstack_servers"]
+__all__ = ["cloud"]  # the servers are conftest's, one for all modules
+SECONDS = 60.0
 GONE: Answer = (503, b'{"error": {"message": "the server is away"}}')
 
 
@@ -359,6 +365,25 @@ def test_two_do_not_apply_at_once(there: Stage, cloud: OpenStack) -> None:
     assert len(refused) == 1
 
 
+def test_who_has_lost_its_turn_does_no_more(
+    there: Stage, cloud: OpenStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was stopped for so long that another one was let in."""
+    there.aggregate("a", "node1.example.org")
+    made = there.plan()
+    monkeypatch.setattr(service, "RENEW_SECONDS", 0)
+
+    def steal(method: str, path: str) -> None:
+        if method == "PUT":
+            with there.store.write() as connection:
+                connection.execute(update(LEASES).values(holder="another"))
+
+    cloud.nova.before = steal
+    result = there.sinks.apply(SINK, made.id)
+    assert (result.done, lines(result.failed)) == (1, ["add-host a node1"])
+    assert result.failed[0].why == "a plan is being applied to 'there' just now"
+
+
 def test_a_server_that_goes_away_half_way(there: Stage, cloud: OpenStack) -> None:
     there.host(3, "CUSTOM_MH_FAST", sequence=2)
     there.aggregate("a", "node1.example.org")
@@ -497,3 +522,39 @@ def test_a_cloud_of_clouds_yaml(cloud: OpenStack, tmp_path: Path, monkeypatch: p
         pytest.raises(InvalidArguments, match="sink 'there': Cloud nowhere was not found"),
     ):
         there.plan()
+
+
+def test_an_operator_pushes_to_a_file_and_to_a_cloud(cloud: OpenStack, tmp_path: Path) -> None:
+    out, config = tmp_path / "out.json", tmp_path / "conductor.toml"
+    config.write_text(
+        '[authority]\n"anonymous" = "operator"\n'
+        f'[sink.out]\ntype = "file"\npath = "{out}"\n'
+        f'[sink.lab]\ntype = "openstack"\ncompute = "http://127.0.0.1:{cloud.nova.port}/v2.1"\n'
+        f'placement = "http://127.0.0.1:{cloud.placement.port}"\n'
+    )
+    with (
+        agent("mh-broker", "--listen", "127.0.0.1:0", "--state", str(tmp_path / "broker")) as broker,
+        agent("mh-conductor", "--broker", broker.url, "--config", str(config), "--state", str(tmp_path)),
+    ):
+
+        def run(*words: str) -> str:
+            done = mhctl("--on", broker.url, *words, seconds=SECONDS)
+            assert done.returncode == 0, done.stdout + done.stderr
+            return done.stdout
+
+        run("hosts", "register", "node1.example.org")
+        run("aggregate", "create", "cool")
+        run("aggregate", "set", "--property", "coolhardware=true", "cool")
+        run("aggregate", "add-host", "cool", "node1.example.org")
+        plan = json.loads(run("--json", "sink", "plan", "lab"))
+        assert [step["action"] for step in plan["steps"]] == ["create", "add-host"]
+        run("sink", "apply", "lab", "--plan", plan["id"], "--yes")
+        run("sink", "apply", "out", "--yes")
+        run("sink", "drift", "lab")
+        refused = mhctl("--on", broker.url, "sink", "apply", "lab", "--plan", plan["id"], "--yes")
+        assert refused.returncode != 0
+        assert "there is no plan" in refused.stderr
+    found = cloud.aggregates()["cool"]
+    assert (found["hosts"], found["metadata"]["coolhardware"]) == (["node1"], "true")
+    (told,) = json.loads(out.read_text())["aggregates"]
+    assert (told["name"], told["hosts"]) == ("cool", ["node1.example.org"])

@@ -8,6 +8,7 @@ service. Prints its port once it listens, and serves until it is ended.
 import os
 import sys
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -62,12 +63,11 @@ def make(directory: str, hosts: list[str]) -> None:
 def compute(admin: Any, cell: Any, number: int, host: str, hypervisor: str, uuid: str) -> None:
     """What nova-compute would have written of itself."""
     from nova import objects
-    from oslo_utils import timeutils  # type: ignore[import-not-found]
 
     service = objects.Service.get_by_host_and_binary(admin, host, "nova-compute")
     if service is None:
         service = objects.Service(admin, host=host, binary="nova-compute", topic="compute", report_count=1)
-        service.last_seen_up = timeutils.utcnow()
+        service.last_seen_up = datetime.now(UTC)
         service.create()
         objects.HostMapping(admin, cell_mapping=cell, host=host).create()
     node = objects.ComputeNode(admin, uuid=uuid, host=host, hypervisor_hostname=hypervisor)

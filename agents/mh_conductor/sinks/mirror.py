@@ -18,19 +18,23 @@ class Mirrored:
 
 def mirroring(matched: Matched, actual: Actual) -> Mirrored:
     """What Placement lacks of the members that stay, and what it has too much."""
-    found = by_host(actual)
+    providers = by_host(actual)
+    hosts = {each.uuid: host for host, each in providers.items() if isinstance(each, Provider)}
     steps: list[Step] = []
     conflicts: list[Step] = []
     pairs = [(there, there.hosts & here.hosts) for here, there in matched.pairs]
     pairs += [(there, frozenset()) for there in matched.gone]
     for there, staying in pairs:
-        for step in _differences(there, staying, found):
+        for step in _differences(there, staying, providers, hosts):
             (steps if step.provider else conflicts).append(step)
     return Mirrored(tuple(steps), tuple(conflicts))
 
 
 def _differences(
-    there: Found, staying: frozenset[str], providers: Mapping[str, Provider | str]
+    there: Found,
+    staying: frozenset[str],
+    providers: Mapping[str, Provider | str],
+    hosts: Mapping[str, str],
 ) -> Iterator[Step]:
     if there.mirror is None:
         return
@@ -41,8 +45,8 @@ def _differences(
         elif provider.uuid not in there.mirror:
             why = f"Nova has {host} in it, and Placement has not"
             yield Step(Action.MIRROR_HOST, there.name, why, there.uuid, host, provider=provider.uuid)
-    for host, provider in sorted(providers.items()):
-        # what is no compute host is somebody's own: a provider that shares its disks with the members
-        if isinstance(provider, Provider) and provider.uuid in there.mirror and host not in there.hosts:
+    # what is no compute host is somebody's own: a provider that shares its disks with the members
+    for host, uuid in sorted((hosts[uuid], uuid) for uuid in there.mirror if uuid in hosts):
+        if host not in there.hosts:
             why = f"Placement has {host} in it, and Nova has not"
-            yield Step(Action.UNMIRROR_HOST, there.name, why, there.uuid, host, provider=provider.uuid)
+            yield Step(Action.UNMIRROR_HOST, there.name, why, there.uuid, host, provider=uuid)

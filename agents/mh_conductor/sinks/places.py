@@ -1,5 +1,6 @@
 """The kinds of sinks: how each is compared with what it should be, and brought there."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -20,8 +21,9 @@ class Place(Protocol):
         """What has to be done there, by what it is now."""
         ...
 
-    def push(self, plan: Plan, desired: Desired) -> Pushed:
-        """Carry out a plan that was made for this."""
+    def push(self, plan: Plan, desired: Desired, keep: Callable[[], None]) -> Pushed:
+        """Carry out a plan that was made for this. `keep` is called before each step; no more are done when
+        it raises a `Problem`."""
         ...
 
 
@@ -34,7 +36,8 @@ class FilePlace:
     def plan(self, desired: Desired) -> Plan:
         return file.plan(desired, file.read(self._settings))
 
-    def push(self, plan: Plan, desired: Desired) -> Pushed:
+    def push(self, plan: Plan, desired: Desired, keep: Callable[[], None]) -> Pushed:
+        keep()
         if plan.steps:
             file.write(self._settings, desired)
         return Pushed(len(plan.steps) + plan.left)
@@ -58,8 +61,13 @@ class OpenStackPlace:
             desired = replace(desired, traits={}, faults={})
         return plan(desired, read(self._cloud, self._settings), self._settings.owner)
 
-    def push(self, plan: Plan, desired: Desired) -> Pushed:  # noqa: ARG002 - the steps have it all
-        return Pusher(self._cloud, self._settings).push(plan.steps)
+    def push(
+        self,
+        plan: Plan,
+        desired: Desired,  # noqa: ARG002 - the steps have it all
+        keep: Callable[[], None],
+    ) -> Pushed:
+        return Pusher(self._cloud, self._settings, keep).push(plan.steps)
 
 
 def place(settings: SinkSettings) -> Place:

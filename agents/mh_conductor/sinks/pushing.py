@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from libmh.caller import time_left
-from libmh.errors import BackendFailed, Unavailable
+from libmh.errors import Problem
 from mh_conductor.sinks.cloud import CONCURRENT, Cloud, Refused
 from mh_conductor.sinks.matching import tentative
 from mh_conductor.sinks.reading import aggregate, aggregates
@@ -20,9 +20,10 @@ RESERVE_SECONDS = 60.0
 class Pusher:
     """Carries the steps of one plan out, in their order."""
 
-    def __init__(self, cloud: Cloud, settings: OpenStack) -> None:
+    def __init__(self, cloud: Cloud, settings: OpenStack, keep: Callable[[], None]) -> None:
         self._cloud = cloud
         self._settings = settings
+        self._keep = keep
         self._made: dict[str, str] = {}
         self._broken: dict[str, str] = {}
         self._homeless: dict[str, str] = {}
@@ -51,8 +52,9 @@ class Pusher:
             reason = f"not tried: {stopped}" if stopped else self._hindered(step)
             if not reason:
                 try:
+                    self._keep()
                     self._calls[step.action](step)
-                except (Unavailable, BackendFailed) as problem:
+                except Problem as problem:
                     # whether it was carried out is not known: the next plan looks
                     reason = stopped = problem.message
                 except Refused as refused:

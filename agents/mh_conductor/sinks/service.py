@@ -2,8 +2,10 @@
 
 import logging
 import secrets
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from math import inf
 
 from libmh.api.sinks import Sink, SinkPlan, SinkResult, Sinks, SinkStep
 from libmh.errors import Conflict, NotFound, Problem
@@ -17,8 +19,9 @@ from mh_conductor.sinks.steps import MAX_CONFLICTS, Action, Plan, Pushed, as_tex
 from mh_conductor.store import Store
 
 log = logging.getLogger("mh_conductor.sinks")
-LEASE_SECONDS = 960.0
-"""Longer than `Sinks.apply` may take."""
+LEASE_SECONDS = 300.0
+"""Longer than any one call may take; after it, others need not wait for a process that has died."""
+RENEW_SECONDS = 20.0
 
 
 class FleetSinks(Sinks):
@@ -62,12 +65,12 @@ class FleetSinks(Sinks):
         settings = self._find(sink)
         with self._store.read() as connection:
             shown = kept.find(connection, sink, plan)
-        with self._alone(sink), self._noting(sink):
+        with self._alone(sink) as keep, self._noting(sink):
             wanted, there = self._desired(settings), place(settings)
             _require_same(shown, there.plan(wanted))
             with self._store.write() as connection:
                 kept.drop(connection, plan)
-            pushed = there.push(shown, wanted)
+            pushed = there.push(shown, wanted, keep)
             self._tell(sink, pushed)
             with self._store.write() as connection:
                 kept.note(connection, sink, _summary(pushed), applied=True)
@@ -102,14 +105,23 @@ class FleetSinks(Sinks):
             raise
 
     @contextmanager
-    def _alone(self, sink: str) -> Iterator[None]:
-        """Keep every other process from applying to the sink. Raises `Conflict` while one does."""
-        lease, holder = f"sink:{sink}"[:64], secrets.token_hex(8)
-        with self._store.write() as connection:
-            if not leases.take(connection, lease, holder, LEASE_SECONDS):
-                raise Conflict(f"a plan is being applied to '{sink}' just now")
+    def _alone(self, sink: str) -> Iterator[Callable[[], None]]:
+        """Keep every other process from applying to the sink; what is given is to be called now and then.
+        Both raise `Conflict` where another one does."""
+        lease, holder = f"sink:{sink}", secrets.token_hex(8)
+        taken = -inf
+
+        def keep() -> None:
+            nonlocal taken
+            if time.monotonic() - taken > RENEW_SECONDS:
+                with self._store.write() as connection:
+                    if not leases.take(connection, lease, holder, LEASE_SECONDS):
+                        raise Conflict(f"a plan is being applied to '{sink}' just now")
+                taken = time.monotonic()
+
+        keep()
         try:
-            yield
+            yield keep
         finally:
             with self._store.write() as connection:
                 leases.release(connection, lease, holder)

@@ -9,7 +9,7 @@ from typing import Any
 from libmh.errors import InvalidArguments
 from mh_conductor.sinks.traits import PREFIX
 
-NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,49}")
 OWNER = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 CUSTOM_PREFIX = re.compile(r"CUSTOM_(?!_)[A-Z0-9_]{0,63}[A-Z0-9]_")
 MAX_SINKS = 32
