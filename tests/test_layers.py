@@ -54,6 +54,7 @@ PERMISSIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "uvicorn",
             "jsonschema",
             "openstack",
+            "keystoneauth1",
             "keystonemiddleware",
         ),
     ),
