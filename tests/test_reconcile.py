@@ -3,6 +3,8 @@
 import random
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,10 @@ from sqlalchemy import insert, select
 
 import fleet
 from libmh.api.aggregates import Aggregate, CapabilityReport
+from libmh.api.conductor import Step
 from libmh.api.host import FactStatus
 from libmh.context import Context
-from libmh.errors import Conflict, InvalidArguments, NotFound
+from libmh.errors import Conflict, InvalidArguments, NotFound, Unavailable
 from libmh.events import Event
 from mh_conductor import catalogue, held, registry, rulebook
 from mh_conductor.governing import Governing
@@ -447,3 +450,46 @@ def test_old_rules_and_refusals_are_forgotten_in_time(tmp_path: Path) -> None:
         assert rulebook.text_of(connection, fleet.rules("# 0").digest) is None
         kept = rulebook.text_of(connection, fleet.rules(f"# {rulebook.MAX_KEPT}").digest)
     assert kept == f"# {rulebook.MAX_KEPT}"
+
+
+def test_nobody_is_left_with_rules_that_were_replaced(store_url: str) -> None:
+    """Hosts report all the time while rules come and go, as from processes of their own."""
+    store = filled(store_url, 8)
+    ends, troubles = threading.Event(), list[BaseException]()
+
+    def report(part: int) -> None:
+        own = open_store(store_url)
+        intake = Intake(own, NONE)
+        try:
+            for sequence in range(2, 1000):
+                if ends.is_set():
+                    break
+                for number in (part, part + 4):
+                    memory = 32 * ((number + sequence) % 9)
+                    with suppress(Unavailable):  # a busy machine; the next report tells the same
+                        intake.take(fleet.report(number, sequence, memory_gib=memory))
+        except BaseException as error:
+            troubles.append(error)
+            raise
+        finally:
+            own.close()
+
+    threads = [threading.Thread(target=report, args=(part,)) for part in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    try:
+        for text in (WIDE, fleet.RULES, GIVING, WIDE, fleet.RULES + GIVING.replace('"big', '"large'), WIDE):
+            fleet.bring(store, text)
+            assert Reconciler(store, NONE).in_force().text == text
+    finally:
+        ends.set()
+        for thread in threads:
+            thread.join(60)
+    assert troubles == []
+    assert moves(Reconciler(store, NONE).test(WIDE).steps) == []
+    store.close()
+
+
+def moves(steps: list[Step]) -> list[Step]:
+    """What flaps may wait; nothing else."""
+    return [each for each in steps if each.aggregate != "big"]
