@@ -74,6 +74,37 @@ def test_short_ids_of_two_clients_are_two_requests(tmp_path: Path) -> None:
     with_agent(tmp_path, check)
 
 
+class Given:
+    """A delivery, and what became of it."""
+
+    def __init__(self, message: Message) -> None:
+        self.raw = messages.encode(message)
+        self.became: list[str] = []
+
+    def release(self) -> None:
+        self.became.append("released")
+
+    def accept(self) -> None:
+        self.became.append("accepted")
+
+
+@pytest.mark.parametrize(("shared", "became"), [(True, ["released"]), (False, ["accepted"])])
+def test_who_ends_leaves_what_comes_to_those_who_serve_the_same(
+    tmp_path: Path, shared: bool, became: list[str]
+) -> None:
+    async def check(agent: Any, console: Asker) -> None:
+        intake = agent.served.intake
+        intake.shared = shared
+        await intake.stop(0)
+        given: Any = Given(request("strike", body={"what": "late"}))
+        intake.take(given, next(iter(intake.nodes)), lambda _message: "somebody", lambda _to, _raw: None)
+        await eventually(lambda: given.became)
+        assert given.became == became
+        assert agent.toy.calls["strike"] == 0
+
+    with_agent(tmp_path, check)
+
+
 def test_the_record_is_bounded_by_count_bytes_and_age() -> None:
     now = 1000.0
     record = Record(max_entries=10, max_bytes=100_000, clock=lambda: now)

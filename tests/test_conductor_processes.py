@@ -98,7 +98,11 @@ async def work(processes: Processes, conductors: list[Agent]) -> None:
         edits = [asyncio.create_task(edited(connection, number)) for number in range(EDITS)]
         for number in range(1, KILLS + 1):
             await eventually(partial(enough, reports, number * HOSTS_IN_ALL // (KILLS + 2)), PATIENCE)
-            conductors.pop(0).process.kill()
+            leaving = conductors.pop(0).process
+            if number % 2:
+                leaving.kill()
+            else:  # as an update does
+                leaving.terminate()
             conductors.append(await asyncio.to_thread(processes.start))
         await asyncio.gather(*reports, *edits)
 

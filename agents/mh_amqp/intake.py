@@ -55,8 +55,9 @@ class Counters:
 class Intake:
     """Takes requests for its nodes, by address; `private` tells where replies may go, `gate` whether this
     host is one of those that a request with `mh:where` means; `also` are addresses of many hosts, this among
-    them. It outlives connections: what runs goes on when one is lost, and its answer is kept for the
-    requester who asks again."""
+    them. `shared`: others serve the same nodes, so that what comes while this process ends is for them. It
+    outlives connections: what runs goes on when one is lost, and its answer is kept for the requester who
+    asks again."""
 
     nodes: dict[str, Management]
     record: Record = field(default_factory=Record)
@@ -66,6 +67,8 @@ class Intake:
     private: Callable[[str], bool] = is_private
     gate: Gate = lambda _message, _run, pass_by: pass_by()
     also: frozenset[str] = frozenset()
+    shared: bool = False
+    _stopping: bool = False
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     _suspended: set[Receiver] = field(default_factory=set)
 
@@ -88,6 +91,9 @@ class Intake:
     ) -> None:
         """Deal with one delivery; `address` None means the message says where it goes. Never raises what a
         peer causes."""
+        if self._stopping and self.shared:
+            delivery.release()
+            return
         try:
             message = messages.decode(delivery.raw)
         except codec.Malformed as error:
@@ -214,6 +220,7 @@ class Intake:
 
     async def stop(self, grace: float) -> None:
         """Refuse what comes from now on, wait for what runs, and answer the rest that it was in vain."""
+        self._stopping = True
         for dispatcher in {node.dispatcher for node in self.nodes.values()}:
             await dispatcher.drain(grace)
         if self._tasks:

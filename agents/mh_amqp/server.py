@@ -97,7 +97,7 @@ def serving(
     return Serving(
         process,
         dispatcher,
-        Intake(nodes, signatures=signatures),
+        Intake(nodes, signatures=signatures, shared=not any(map(_host_of, addresses))),
         outbox,
         dialect=dialects.chosen(process.config),
     )
