@@ -12,7 +12,6 @@ renamed is left by those whom the rule had put there, for a new one of the old n
 """
 
 import json
-import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -27,13 +26,12 @@ from libmh.errors import Conflict, InvalidArguments, NotFound
 from libmh.events import Hub
 from mh_conductor import catalogue, hosts, registry
 from mh_conductor.hosts import Standing
-from mh_conductor.limits import MAX_KEYS, MAX_WHO, MAX_WHY, ZONE_KEY, name_fault, storable, zone_fault
+from mh_conductor.limits import MAX_KEYS, MAX_WHO, MAX_WHY, ZONE_KEY, name_fault, zone_fault
 from mh_conductor.metadata import check, check_metadata, described
 from mh_conductor.plan import Kind
 from mh_conductor.store import LostRace, Store, again, alone
 from mh_conductor.tables import AGGREGATES, MEMBERS, VALUES
 
-log = logging.getLogger("mh_conductor.editing")
 MAX_RIVALS = 50
 NAME = "name"
 RENAMED = "renamed"
@@ -191,11 +189,9 @@ class Editing:
 
 def _host(start: Start, host: str) -> Standing:
     try:
-        if storable(host):
-            return hosts.resolve(start.connection, host)
-    except NotFound:  # said in Nova's words below
-        log.debug("there is no host '%s'", host)
-    raise NotFound(f"Compute host {host} could not be found.", host=host)
+        return hosts.resolve(start.connection, host)
+    except NotFound as error:  # Nova has words of its own
+        raise NotFound(f"Compute host {host} could not be found.", host=host) from error
 
 
 def _begin(start: Start, which: str | int, generation: int) -> Edit:

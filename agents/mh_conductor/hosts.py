@@ -10,7 +10,7 @@ from sqlalchemy.sql.elements import BindParameter
 
 from libmh.api.aggregates import FleetHost, HostState
 from libmh.errors import InvalidArguments, NotFound
-from mh_conductor.limits import DEFAULT_ZONE, ZONE_KEY
+from mh_conductor.limits import DEFAULT_ZONE, ZONE_KEY, storable
 from mh_conductor.store import LostRace
 from mh_conductor.tables import AGGREGATES, BOOTS, HOSTS, MEMBERS, VALUES
 
@@ -154,6 +154,8 @@ def by_state(connection: Connection) -> dict[str, int]:
 
 def resolve(connection: Connection, host: str) -> Standing:
     """The host of a UUID or a name. Raises `NotFound`; `InvalidArguments` where several have the name."""
+    if not storable(host):
+        raise NotFound(f"no host '{host}' has reported", host=host)
     found = standing(connection, host)
     if found:
         return found
