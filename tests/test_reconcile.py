@@ -1,5 +1,6 @@
 """New rules for the whole fleet: foretold, held, approved, refused, and the same as host by host."""
 
+import json
 import random
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from mh_conductor.plan import Change, Kind
 from mh_conductor.reconcile import MAX_DONE, Reconciler, told
 from mh_conductor.registry import Done
 from mh_conductor.rules import RuleSet
+from mh_conductor.sinks.desired import desired
 from mh_conductor.store import Store, open_store
 from mh_conductor.tables import AGGREGATES, HISTORY, HOSTS, MEMBERS, VALUES
 
@@ -236,6 +238,9 @@ def test_rules_give_traits(store_url: str) -> None:
     ]
     both = '["CUSTOM_MH_BIG", "CUSTOM_MH_FAST", "CUSTOM_MH_ROOMY"]'
     assert traits(store) == {"node1": '["CUSTOM_MH_FAST"]', "node2": both}
+    with store.read() as connection:
+        pushed = desired(connection, "CUSTOM_MH_", aggregate_traits=False).traits
+    assert pushed == {host: frozenset(json.loads(text)) for host, text in traits(store).items()}
     intake = Intake(store, NONE)
     unread = fleet.with_facts(fleet.report(2, 2), memory_gib=fleet.fact(None, FactStatus.TIMEOUT))
     intake.take(unread)

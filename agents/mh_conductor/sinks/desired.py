@@ -44,12 +44,15 @@ def _wanted(aggregate: Aggregate) -> Wanted:
 
 
 def _told(connection: Connection, prefix: str) -> Iterator[tuple[str, set[str]]]:
-    """Every host, and those of its traits that can be ours. nova-compute sees to the others."""
+    """Every host, and those of its traits that can be ours, reported or given by rules. nova-compute sees
+    to the others."""
     # most reports have none of them, and to move and read all that text is what would take the time
     text = case((HOSTS.c.report.contains(prefix, autoescape=True), HOSTS.c.report), else_="")
-    for hostname, state, report in connection.execute(select(HOSTS.c.hostname, HOSTS.c.state, text)):
+    columns = (HOSTS.c.hostname, HOSTS.c.state, text, HOSTS.c.given)
+    for hostname, state, report, given in connection.execute(select(*columns)):
         there = report and state != HostState.GONE
-        yield hostname, _ours(json.loads(report)["traits"], prefix) if there else set()
+        told = json.loads(report)["traits"] if there else ()
+        yield hostname, _ours((*told, *json.loads(given)), prefix)
 
 
 def _ours(traits: Iterable[str], prefix: str) -> set[str]:
