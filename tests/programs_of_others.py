@@ -15,7 +15,8 @@ REAL = """
 import dataclasses, importlib, json, pathlib, sys
 from libmh.context import Root
 module, _, name = sys.argv[1].partition(":")
-scheme = getattr(importlib.import_module(f"libmh.linux.config.{module}"), name)(Root(), pathlib.Path("/var/tmp"))
+found = importlib.import_module(f"libmh.linux.config.{module}")
+scheme = getattr(found, name)(Root(), pathlib.Path("/var/tmp"))
 text = pathlib.Path(sys.argv[2]).read_text()
 told = [dataclasses.asdict(do(text, 120)) for do in (scheme.forecast, scheme.run, scheme.run)]
 print(json.dumps(told, default=bytes.decode))
