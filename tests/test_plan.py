@@ -1,5 +1,7 @@
 """Planning: one host, rules and what is -> changes, each with its reason."""
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -356,3 +358,63 @@ def test_a_plan_settles_and_never_leaves_two_zones(history: list[CapabilityRepor
         assert planned(made, current, rules).changes == ()
     fresh = after(planned(history[-1], None, rules))
     assert set(current.memberships) == set(fresh.memberships)
+
+
+owners = st.sampled_from([None, "avx512", "big", "near", "gone"])
+owned = st.builds(Owned, st.sampled_from(["true", "x", "az1", "az9"]), owners)
+PLACES = ["arch-x86_64", "avx512", "big", "near", "far", "mine"]
+
+
+@st.composite
+def currents(draw: st.DrawFn) -> Current:
+    """Anything that there could be; the host's aggregates agree about its zone, as the store sees to."""
+    names = draw(st.lists(st.sampled_from(PLACES), unique=True))
+    keys = st.sampled_from(["cpu_avx512", "arch", "note"])
+    zone = draw(st.sampled_from([None, Owned("az1", None), Owned("az1", "near"), Owned("az9", None)]))
+    known = {}
+    for name in names:
+        owner = draw(owners)
+        binding = {"arch": "x86_64"} if name == "arch-x86_64" and owner else {}
+        values = draw(st.dictionaries(keys, owned, max_size=2))
+        if zone and draw(st.booleans()):
+            values["availability_zone"] = zone
+        known[name] = Known(name, owner, binding, values, draw(st.booleans()))
+    inside = draw(st.lists(st.sampled_from(names), unique=True)) if names else []
+    return Current(known, {name: Membership(draw(owners)) for name in inside})
+
+
+@given(reports, currents(), st.sampled_from(["", fleet.RULES, ZONED, fleet.RULES + ZONED]))
+def test_a_plan_holds_to_its_laws(report: CapabilityReport, before: Current, text: str) -> None:
+    rules = fleet.rules(text)
+    made = planned(report, before, rules)
+    now = after(made, before)
+    by_hand = {name for name, each in before.aggregates.items() if each.owner is None}
+    members = {name for name, each in before.memberships.items() if each.owner is None}
+    # nothing that was made by hand is touched
+    assert not by_hand & {each.aggregate for each in made.changes if each.kind is not Kind.HOST_REMOVED}
+    assert members <= now.memberships.keys()
+    for name, known in before.aggregates.items():
+        mine = {key: each for key, each in known.metadata.items() if each.owner is None}
+        assert mine == {} or mine.items() <= now.aggregates[name].metadata.items()
+    # a host joins before it leaves, but where it changes its zone
+    zones = {now.aggregates[name].zone for name in now.memberships} - {None}
+    kinds = [each.kind for each in made.changes]
+    if Kind.HOST_ADDED in kinds and Kind.HOST_REMOVED in kinds and not zones:
+        last = max(at for at, kind in enumerate(kinds) if kind is Kind.HOST_ADDED)
+        assert kinds.index(Kind.HOST_REMOVED) > last
+    # a plan of the result is empty
+    assert planned(report, now, rules).changes == ()
+
+
+@given(reports, st.randoms(use_true_random=False))
+def test_the_order_of_rules_does_not_matter(report: CapabilityReport, chance: random.Random) -> None:
+    rules = fleet.rules(fleet.RULES)
+    shuffled = list(rules.rules)
+    chance.shuffle(shuffled)
+    one, other = after(planned(report, None, rules)), after(planned(report, None, RuleSet(tuple(shuffled))))
+    assert one == other
+
+
+def test_a_rule_without_an_aggregate_makes_none() -> None:
+    rules = fleet.rules('[[rule]]\nname = "r"\ngives = ["CUSTOM_MH_A"]\n')
+    assert planned(fleet.report(), None, rules) == Plan()
