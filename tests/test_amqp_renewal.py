@@ -44,7 +44,7 @@ def table(files: Files) -> dict[str, str]:
     return {name: str(getattr(files, name)) for name in ("certificate", "key", "authorities")}
 
 
-def test_agents_and_consoles_come_again_with_their_new_certificates(
+def test_connections_end_with_their_certificates_and_are_made_again(
     ours: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(
@@ -88,22 +88,22 @@ def test_agents_and_consoles_come_again_with_their_new_certificates(
         served.outbox.close()
         await listener.close()
 
-    run(test(), 3 * SECONDS)
+    async def both() -> None:
+        await asyncio.gather(test(), who_dials_leaves_a_listener_whose_certificate_has_ended(ours))
+
+    run(both(), 3 * SECONDS)
     assert told == ["the peer's certificate has ended (amqp:unauthorized-access)"] * 2
     audited = [each.getMessage() for each in caplog.records if each.name == "libmh.audit"]
     assert sum("certificate has ended while it was connected" in each for each in audited) == 2
 
 
-def test_who_dials_leaves_a_listener_whose_certificate_has_ended(ours: Authority) -> None:
-    async def test() -> None:
-        door = Door(tls=Tls(ours.give("late", days=SOON)))
-        login = Login((EXTERNAL,), tls=Tls(ours.give("console")))
-        async with listening(Echo(), door=door) as listener:
-            connection = await dial(HOST, listener.port, container="test", login=login)
-            async with asyncio.timeout(SECONDS):
-                ended = await connection.closed
-            assert ended.condition == "amqp:unauthorized-access"
-            with pytest.raises(NotAuthorized, match="could not prove who it is"):
-                await dial(HOST, listener.port, container="test", login=login)
-
-    run(test(), 2 * SECONDS)
+async def who_dials_leaves_a_listener_whose_certificate_has_ended(ours: Authority) -> None:
+    door = Door(tls=Tls(ours.give("late", days=SOON)))
+    login = Login((EXTERNAL,), tls=Tls(ours.give("other")))
+    async with listening(Echo(), door=door) as listener:
+        connection = await dial(HOST, listener.port, container="test", login=login)
+        async with asyncio.timeout(SECONDS):
+            ended = await connection.closed
+        assert ended.condition == "amqp:unauthorized-access"
+        with pytest.raises(NotAuthorized, match="could not prove who it is"):
+            await dial(HOST, listener.port, container="test", login=login)
