@@ -38,6 +38,7 @@ class Question:
     zone: str = ""
     project: str | None = None
     hints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    default_zone: str = fitting.DEFAULT_ZONE
 
     def image(self) -> dict[str, str]:
         """The properties of the image, by name."""
@@ -135,13 +136,15 @@ def _keep_zone(snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
     inside = members(
         group for group in snapshot.groups.values() if group.metadata.get(ZONE) == question.zone
     )
-    if question.zone == fitting.DEFAULT_ZONE:
+    if question.zone == question.default_zone:
         return [host for host in hosts if host.uuid not in snapshot.zones or host.uuid in inside]
     return _among(hosts, inside)
 
 
 def _fit_zone(question: Question, _host: Known, aggregates: Sequence[Metadata]) -> Fit:
-    return fitting.zone_fits(aggregates, question.zone) if question.zone else Fit()
+    if not question.zone:
+        return Fit()
+    return fitting.zone_fits(aggregates, question.zone, question.default_zone)
 
 
 def _keep_project(snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:

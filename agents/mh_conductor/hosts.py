@@ -10,8 +10,8 @@ from sqlalchemy.sql.elements import BindParameter
 
 from libmh.api.aggregates import FleetHost, HostState
 from libmh.errors import InvalidArguments, NotFound
-from mh_conductor.limits import DEFAULT_ZONE, ZONE_KEY, storable
-from mh_conductor.store import LostRace
+from mh_conductor.limits import ZONE_KEY, storable
+from mh_conductor.store import LostRace, default_zone
 from mh_conductor.tables import AGGREGATES, BOOTS, HOSTS, MEMBERS, VALUES
 
 MAX_BOOTS = 16
@@ -236,7 +236,8 @@ def _fleet_hosts(connection: Connection, rows: Sequence[Any], *, whole: bool) ->
             places.setdefault(host, []).append(name)
             if zone is not None:
                 zones[host] = zone
-    return [_fleet_host(row, places.get(row.uuid, []), zones.get(row.uuid, DEFAULT_ZONE)) for row in rows]
+    default = default_zone(connection)
+    return [_fleet_host(row, places.get(row.uuid, []), zones.get(row.uuid, default)) for row in rows]
 
 
 def _fleet_host(row: Row[Any], aggregates: list[str], zone: str) -> FleetHost:

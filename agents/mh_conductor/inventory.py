@@ -18,6 +18,7 @@ from libmh.match import weighing
 from libmh.match.fitting import ZONE, Metadata
 from libmh.spec import Plain
 from mh_conductor import registry
+from mh_conductor.limits import DEFAULT_ZONE
 from mh_conductor.store import Store
 from mh_conductor.tables import AGGREGATES, HOSTS, MEMBERS, VALUES
 
@@ -76,6 +77,7 @@ class Snapshot:
     hosts: Mapping[str, Known]
     groups: Mapping[int, Group]
     zones: Mapping[str, str]
+    default_zone: str = DEFAULT_ZONE
 
     def aggregates(self) -> dict[str, list[Metadata]]:
         """By host, the metadata of the aggregates that it is in; a host that is in none is left out."""
@@ -110,7 +112,7 @@ class Inventory:
 
     def _changed(self, connection: Connection, last: Snapshot, generation: int) -> Snapshot:
         hosts, groups = self._hosts(connection, last), _groups(connection, last)
-        return Snapshot(generation, hosts, groups, _zones(groups))
+        return Snapshot(generation, hosts, groups, _zones(groups), self.store.default_zone)
 
     def _hosts(self, connection: Connection, last: Snapshot) -> Mapping[str, Known]:
         rows = connection.execute(_HOSTS, {"since": last.generation})

@@ -23,6 +23,7 @@ from mh_conductor.depth import Depth
 from mh_conductor.governing import tell
 from mh_conductor.identity import senders
 from mh_conductor.intake import Intake
+from mh_conductor.limits import DEFAULT_ZONE
 from mh_conductor.placing import Placing
 from mh_conductor.policies import policies
 from mh_conductor.reporting import ReportIntake
@@ -51,6 +52,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rules", metavar="FILE", default=DEFAULT, help="TOML; 'default': the ones that are shipped"
     )
+    parser.add_argument(
+        "--default-zone",
+        metavar="NAME",
+        default=DEFAULT_ZONE,
+        help="the availability zone of hosts which no aggregate gives one; the same for all processes on a "
+        f"store; '{DEFAULT_ZONE}'",
+    )
     rest.add_options(parser)
 
 
@@ -63,7 +71,9 @@ async def body(process: Process) -> None:
     configured, by = sinks(process.config.get("sink", {})), policies(process.config)
     state = process.state.absolute()
     store = await asyncio.to_thread(
-        open_store, process.options.store or f"sqlite:///{state / 'conductor.db'}"
+        open_store,
+        process.options.store or f"sqlite:///{state / 'conductor.db'}",
+        process.options.default_zone,
     )
     tally = Tally()
     try:

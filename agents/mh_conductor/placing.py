@@ -10,7 +10,6 @@ from libmh.api.placement import Candidate, Flavor, Policy, Rejected, Selection, 
 from libmh.errors import InvalidArguments
 from libmh.match import extra_specs, weighing
 from libmh.match.extra_specs import nearest
-from libmh.match.fitting import DEFAULT_ZONE
 from libmh.match.weighing import WEIGHERS, Weigher
 from libmh.selection import HOSTNAME, TRAITS, UUID
 from mh_conductor import flavors, policies
@@ -65,7 +64,7 @@ class Placing:
         wanted, told = selection.where(where), _hints(hints or {}, by)
         of = self._flavor(flavor) if flavor else None
         asked = extra_specs.asked(of.extra_specs if of else {})
-        question = Question(wanted, of, asked, zone, project or None, told)
+        question = Question(wanted, of, asked, zone, project or None, told, self._store.default_zone)
         return answer(self._inventory.current(), question, by, limit, rejected=rejected)
 
     def _flavor(self, name: str) -> Flavor:
@@ -144,11 +143,11 @@ def _candidates(
     of_each = zip(*(_weights(each, detailed) for each in scales), strict=True) if scales else repeat(())
     for at, told in zip(detailed, of_each, strict=False):
         host, known = hosts[at], [weight for weight in told if weight is not None]
-        zone = zones.get(host.uuid, DEFAULT_ZONE)
+        zone = zones.get(host.uuid, snapshot.default_zone)
         yield Candidate(host.uuid, host.hostname, host.last_seen, zone, weights[at], known or None)
     for at in others:
         host = hosts[at]
-        zone = zones.get(host.uuid, DEFAULT_ZONE)
+        zone = zones.get(host.uuid, snapshot.default_zone)
         yield Candidate(host.uuid, host.hostname, host.last_seen, zone, weights[at])
 
 
@@ -214,7 +213,11 @@ def _warnings(snapshot: Snapshot, question: Question, policy: Policy) -> Iterato
         yield from extra_specs.warnings(question.flavor.extra_specs)
     if "aggregates" in policy.filters:
         yield from _on_aggregates(snapshot, question)
-    if "zone" in policy.filters and question.zone not in ("", DEFAULT_ZONE, *snapshot.zones.values()):
+    if "zone" in policy.filters and question.zone not in (
+        "",
+        question.default_zone,
+        *snapshot.zones.values(),
+    ):
         near = nearest(question.zone, set(snapshot.zones.values()))
         yield f"no host is in a zone '{question.zone[:SHOWN]}'{near}"
     yield from _on_facts(snapshot, question)

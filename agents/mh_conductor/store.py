@@ -17,12 +17,14 @@ from sqlalchemy.exc import TimeoutError as NoneFree
 
 from libmh.errors import BackendFailed, Conflict, InvalidArguments, Problem, Unavailable
 from mh_conductor import once, postgresql, protocol, sqlite
+from mh_conductor.limits import DEFAULT_ZONE, zone_fault
 
 T = TypeVar("T")
 log = logging.getLogger("mh_conductor.store")
 MAX_ATTEMPTS = 5
 BUSY_SECONDS = 10.0
 NO_SERVER = "no server"
+DEFAULT = "mh_default_zone"
 MAX_CONNECTIONS = 20
 MIGRATIONS = Path(__file__).parent / "migrations"
 EXPECTED = "expected sqlite:///PATH or postgresql+psycopg://[USER[:PASSWORD]@][HOST[:PORT]]/DATABASE"
@@ -34,10 +36,12 @@ class LostRace(Conflict):
 
 
 class Store:
-    """Transactions on an open store; for any number of threads."""
+    """Transactions on an open store; for any number of threads. `default_zone` is that of hosts which no
+    aggregate gives one."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, default_zone: str = DEFAULT_ZONE) -> None:
+        self.default_zone = default_zone
+        self._engine = engine = engine.execution_options(**{DEFAULT: default_zone})
         self._server = engine.dialect.name == postgresql.NAME
         self._reader = postgresql.reader(engine) if self._server else engine
         self._writer = postgresql.writer(engine) if self._server else sqlite.writer(engine)
@@ -63,6 +67,12 @@ class Store:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def default_zone(connection: Connection) -> str:
+    """The zone of hosts which no aggregate gives one."""
+    zone: str = connection.get_execution_options().get(DEFAULT, DEFAULT_ZONE)
+    return zone
 
 
 def alone(connection: Connection) -> None:
@@ -135,10 +145,12 @@ def _of_server(state: str, said: str) -> Problem:
     return BackendFailed(f"the store failed: {said}")
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, default_zone: str = DEFAULT_ZONE) -> Store:
     """Open, make or migrate a store. Raises `InvalidArguments` for the URL, `BackendFailed` for what is
     there, `Unavailable` for a server that cannot be reached."""
-    store = Store(_engine(_checked(url)))
+    if fault := zone_fault(default_zone):
+        raise InvalidArguments(f"the default zone '{default_zone}': {fault}", argument="default-zone")
+    store = Store(_engine(_checked(url)), default_zone)
     try:
         migrate(store)
     except Problem:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from sqlalchemy import Connection, select
 
 from libmh.api.aggregates import HostState, Zone
-from mh_conductor.limits import DEFAULT_ZONE, ZONE_KEY
+from mh_conductor.limits import ZONE_KEY
+from mh_conductor.store import default_zone
 from mh_conductor.tables import AGGREGATES, HOSTS, MEMBERS, VALUES
 
 _PLACES = (
@@ -22,8 +23,9 @@ _NAMING = (
 )
 
 
-def zones(connection: Connection, default: str = DEFAULT_ZONE) -> list[Zone]:
+def zones(connection: Connection) -> list[Zone]:
     """Those that exist, by name."""
+    default = default_zone(connection)
     found: dict[str, dict[str, bool]] = {}
     places = by_host(connection)
     for uuid, hostname, state in connection.execute(select(HOSTS.c.uuid, HOSTS.c.hostname, HOSTS.c.state)):
