@@ -1,5 +1,6 @@
 """Nova's own clients, unmodified, at our API: the `openstack` command line, and openstacksdk."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 from openstack.connection import Connection
 
 from foreign_clients import DRIVERS, python_environment
+from mh_conductor.rest.entrance import WithTokens, tokens_of
+from mh_conductor.rest.watched import Watched
 from rest_serving import Rest, rest
 
 SECONDS = 120
@@ -168,3 +171,21 @@ def test_the_sdk_works(here: Rest) -> None:
     assert list(compute.aggregates()) == []
     assert list(compute.flavors()) == []
     cloud.close()
+
+
+def test_a_token_of_the_file_is_the_administrators_of_the_sdk(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.toml"
+    digest = hashlib.sha256(b"secret").hexdigest()
+    tokens.write_text(f'[[token]]\nsha256 = "{digest}"\nidentity = "me"\nroles = ["operator"]\n')
+    with rest(tmp_path, WithTokens(Watched(tokens, tokens_of))) as here:
+        for token, works in (("secret", True), ("guess", False)):
+            auth = {"endpoint": f"{here.url}/v2.1", "token": token}
+            cloud = Connection(
+                auth_type="admin_token", auth=auth, compute_endpoint_override=f"{here.url}/v2.1"
+            )
+            if works:
+                assert cloud.compute.create_aggregate(name="a").name == "a"
+            else:
+                with pytest.raises(openstack.exceptions.HttpException, match="requires authentication"):
+                    cloud.compute.create_aggregate(name="b")
+            cloud.close()

@@ -1,6 +1,7 @@
 """The listener of Nova's API: who is slow, who is many, TLS, and the command's options."""
 
 import contextlib
+import hashlib
 import os
 import re
 import select
@@ -258,6 +259,36 @@ def test_the_command_serves_and_ends_in_order(tmp_path: Path) -> None:
             stop(process)
 
 
+def test_the_command_serves_with_tls_to_who_has_a_token(tmp_path: Path) -> None:
+    trusted = certificates.authority(tmp_path)
+    files = trusted.give("conductor")
+    tokens, config = tmp_path / "tokens.toml", tmp_path / "conductor.toml"
+    digest = hashlib.sha256(b"secret").hexdigest()
+    tokens.write_text(f'[[token]]\nsha256 = "{digest}"\nidentity = "web"\n')
+    config.write_text(
+        f'broker = ["{NOWHERE}"]\nhttp = "https://127.0.0.1:0"\nhttp-tokens = "{tokens}"\n'
+        f'[tls]\ncertificate = "{files.certificate}"\nkey = "{files.key}"\n[authority]\nweb = "guest"\n'
+    )
+    options = ("--config", str(config), "--state", str(tmp_path))
+    process = spawn([command("mh-conductor"), *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        url = _listening(process)
+        assert url.startswith("https://")
+        assert _told(url, trusted.path, "") == b"401"
+        assert _told(url, trusted.path, "X-Auth-Token: secret\r\n") == b"200"
+    finally:
+        stop(process)
+
+
+def _told(url: str, trusted: Path, header: str) -> bytes:
+    """The status of a request for flavors."""
+    context = ssl.create_default_context(cafile=str(trusted))
+    with dialled(url) as plain, context.wrap_socket(plain, server_hostname="localhost") as peer:
+        head = f"GET /v2.1/flavors HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{header}\r\n"
+        peer.sendall(head.encode())
+        return read_all(peer).split()[1]
+
+
 def _listening(process: "subprocess.Popen[str]") -> str:
     """The URL that it says on stderr."""
     assert process.stderr is not None
@@ -268,6 +299,6 @@ def _listening(process: "subprocess.Popen[str]") -> str:
             part = os.read(process.stderr.fileno(), 65536).decode()
             assert part, f"it has ended: {read}"
             read += part
-            if found := re.search(r"listening on (http://127\.0\.0\.1:\d+)\n", read):
+            if found := re.search(r"listening on (https?://127\.0\.0\.1:\d+)\n", read):
                 return found[1]
     raise TimeoutError(read)
