@@ -16,8 +16,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +44,6 @@ from rabbitmq import rabbitmq  # noqa: E402
 OWED = {1_000: 0.7, 5_000: 3.0}
 OWED_SHARED = 6.0
 OWED_CONSOLE, OWED_BROKER, OWED_MEMORY = 0.12, 0.35, 40.0
-PEER_HOSTS = (500, 1_000)
 READY_SECONDS = 180.0
 PAUSE = 0.2
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -76,6 +76,15 @@ class Found:
     def median(self) -> float:
         return statistics.median(self.seconds) if self.seconds else float("inf")
 
+    @property
+    def processor(self) -> float:
+        """Milliseconds of all three for each host: what else the machine does changes it little."""
+        return self.console + self.broker + self.simulator
+
+
+class NotReadyError(Exception):
+    """A program did not get so far; its last words."""
+
 
 def processor(pid: int) -> float:
     """Seconds that a process has used."""
@@ -96,9 +105,12 @@ def running(*command: str, path: Path) -> Iterator[tuple[subprocess.Popen[str], 
             text=True,
         )
     try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("ready"), (path / "log").read_text()[-2000:]
+        overdue = threading.Timer(READY_SECONDS, process.kill)
+        overdue.start()
+        line = process.stdout.readline() if process.stdout else ""
+        overdue.cancel()
+        if not line.startswith("ready"):
+            raise NotReadyError(" ".join((path / "log").read_text().splitlines()[-1:])[-300:])
         yield process, line
     finally:
         process.terminate()
@@ -148,6 +160,14 @@ async def _once(line: AmqpLine, found: Found) -> Account:
     return account
 
 
+def at_peer(url: str, broker: int, hosts: int, runs: int, path: Path) -> Found:
+    """The same at RabbitMQ, which may not get so far."""
+    try:
+        return measured(url, broker, hosts, runs, path)
+    except NotReadyError as error:
+        return Found(hosts, short=[f"not all had come after {READY_SECONDS:g} s: {error}"])
+
+
 def measured(url: str, broker: int, hosts: int, runs: int, path: Path, shared: int = 0) -> Found:
     found = Found(hosts)
     with simulated(url, hosts, path, shared) as process:
@@ -170,10 +190,12 @@ def shares(found: Found) -> str:
 
 def report(found: Found, peer: Found | None, owed: float | None, what: str = "") -> None:
     beside = "" if peer is None else f"RabbitMQ {said(peer)}, ratio {found.median / peer.median:.2f}"
+    load = os.getloadavg()[0]
     holds = None if owed is None else not found.short and max(found.seconds, default=1e9) <= owed
     limit = "" if owed is None else f"at most {owed} s, all of them"
     tell(f"{found.hosts} hosts answer {what}".strip(), said(found), beside=beside, owed=limit, holds=holds)
-    print(f"    {shares(found)}" + (f"; with RabbitMQ {shares(peer)}" if peer else ""), flush=True)
+    with_peer = f"; with RabbitMQ {shares(peer)}" if peer and peer.seconds else ""
+    print(f"    {shares(found)}{with_peer}; load {load:.1f}", flush=True)
 
 
 def memory_of(url: str, broker: int, hosts: int, path: Path) -> float:
@@ -183,8 +205,12 @@ def memory_of(url: str, broker: int, hosts: int, path: Path) -> float:
         return (Cost.of(broker).own - before) * 1024 / hosts
 
 
-def ours(options: argparse.Namespace, path: Path, peer_url: str, peer_pid: int) -> list[Found]:
-    curve = []
+Curve = list[tuple[Found, Found | None]]
+"""Ours, and RabbitMQ beside it."""
+
+
+def curve_of(options: argparse.Namespace, path: Path, peer_url: str, peer_pid: int) -> Curve:
+    curve: Curve = []
     with running("mh_amqp.broker_main", "--listen", "127.0.0.1:0", "--connections", "15000", path=path) as (
         broker,
         line,
@@ -198,31 +224,40 @@ def ours(options: argparse.Namespace, path: Path, peer_url: str, peer_pid: int) 
         for hosts in options.hosts:
             found = measured(url, broker.pid, hosts, options.runs, path)
             peer = None
-            if peer_url and hosts in PEER_HOSTS:
-                peer = measured(peer_url, peer_pid, hosts, max(3, options.runs // 4), path)
+            if peer_url:
+                peer = at_peer(peer_url, peer_pid, hosts, max(3, options.runs // 4), path)
             report(found, peer, OWED.get(hosts))
-            curve.append(found)
+            curve.append((found, peer))
         if options.shared:
             shared = measured(url, broker.pid, options.shared, min(options.runs, 5), path, shared=1_000)
             report(shared, None, OWED_SHARED, "over 1,000 connections")
     return curve
 
 
-def told(curve: Sequence[Found]) -> None:
+def told(curve: Curve) -> None:
     """The costs of one reply, of the largest fleet that was asked, and how they grow."""
+    own = [each for each, _ in curve]
     for name, cost, owed in (
-        ("console, a reply", [each.console for each in curve], OWED_CONSOLE),
-        ("our broker, cast and reply", [each.broker for each in curve], OWED_BROKER),
+        ("console, a reply", [each.console for each in own], OWED_CONSOLE),
+        ("our broker, cast and reply", [each.broker for each in own], OWED_BROKER),
     ):
         tell(name, f"{cost[-1]:.3f} ms", owed=f"{owed} ms", holds=cost[-1] <= owed)
-    base = curve[0]
-    for each in curve:
-        times = each.median / base.median / (each.hosts / base.hosts)
-        share = each.median / each.hosts * 1000
-        print(
-            f"growth {each.hosts:6} hosts  {each.median:6.3f} s  {share:.3f} ms a host, {times:.2f} of "
-            f"linear, worst {max(each.seconds, default=0):.3f} s"
-        )
+    peers = [peer for _, peer in curve if peer is not None]
+    for name, found in (("mh-broker", own), ("RabbitMQ", peers)):
+        for each in found:
+            print(grown(name, each, found[0]), flush=True)
+
+
+def grown(name: str, found: Found, base: Found) -> str:
+    """One point of a curve that would be straight if a host cost as much in any fleet."""
+    if not found.seconds:
+        return f"growth {name:9} {found.hosts:6} hosts  {said(found)}"
+    times = found.median / base.median / (found.hosts / base.hosts)
+    return (
+        f"growth {name:9} {found.hosts:6} hosts  {found.median:6.3f} s, worst {max(found.seconds):6.3f} s  "
+        f"{found.median / found.hosts * 1000:.3f} ms a host, {times:.2f} of linear, "
+        f"{found.processor:.3f} ms of processors"
+    )
 
 
 def main() -> int:
@@ -241,7 +276,7 @@ def main() -> int:
             peer = stack.enter_context(rabbitmq(Path("/"), plugin=True))
             assert peer.running is not None
             peer_url, peer_pid = peer.url(), peer.running.pid
-        told(ours(options, path, peer_url, peer_pid))
+        told(curve_of(options, path, peer_url, peer_pid))
     return 0
 
 
