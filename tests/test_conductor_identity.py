@@ -12,6 +12,7 @@ from libmh.caller import LOCAL, Caller, answering
 from libmh.context import Context
 from libmh.errors import Conflict, InvalidArguments, NotAuthorized, NotFound
 from libmh.events import Event
+from libmh.testing import conforming, unanswered
 from mh_conductor import hosts, registration, registry
 from mh_conductor.conductor_service import FleetConductor
 from mh_conductor.identity import Senders, sender, senders
@@ -273,6 +274,13 @@ def test_a_forgotten_host_is_nowhere(conductor: Fleet) -> None:
     assert said == ("forgotten", LOCAL.described)
     conductor.report(fleet.report(1), "CN=another")
     assert conductor.host(fleet.uuid_of(1)).generation == 1
+
+
+def test_everything_declared_is_answered(conductor: Fleet) -> None:
+    assert unanswered(FleetConductor) == []
+    told = conforming(conductor.conductor)["status"]
+    assert isinstance(told, dict)
+    assert (told["hosts"], told["workers"]) == ({}, [])
 
 
 def test_the_status_tells_hosts_and_workers(conductor: Fleet) -> None:
