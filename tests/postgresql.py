@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from testbed import needs
@@ -99,8 +100,11 @@ class PostgreSQL:
         self._end(signal.SIGINT)
 
     def kill(self) -> None:
-        """End it without a word."""
+        """End it without a word. Its children see that and end, too: before that no other can start."""
+        children = psutil.Process(self.running.pid).children() if self.running else []
         self._end(signal.SIGKILL)
+        _, left = psutil.wait_procs(children, START_SECONDS)
+        assert left == []
 
     def _end(self, how: signal.Signals) -> None:
         if self.running is not None:
@@ -140,7 +144,7 @@ def postgresql() -> Iterator[PostgreSQL]:
     programs = max(PROGRAMS.glob("*/bin"), key=lambda path: int(path.parent.name), default=None)
     if programs is None:
         needs.missing(f"{PROGRAMS} ({needs.INSTALLABLE}postgresql)")
-    directory = Path(tempfile.mkdtemp(prefix="mh-postgresql-"))
+    directory = Path(tempfile.mkdtemp(prefix="mh-postgresql-", dir="/tmp"))
     server = PostgreSQL(programs, directory)
     try:
         if os.geteuid() == 0:

@@ -4,6 +4,7 @@ by Alembic. What differs between the two is in `sqlite` and `postgresql`.
 
 import logging
 import re
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -117,6 +118,8 @@ def translated() -> Iterator[None]:
         yield
     except DBAPIError as error:
         raise _problem(error) from error
+    except sqlite3.OperationalError as error:  # of the beginning, which SQLAlchemy does not see
+        raise _of_file(str(error)) from error
     except NoneFree as error:
         raise Unavailable(f"no connection to the store became free within {BUSY_SECONDS:g} s") from error
     except (UnicodeEncodeError, OverflowError) as error:  # half a character, a number beyond 64 bits
@@ -132,6 +135,10 @@ def _problem(error: DBAPIError) -> Problem:
     state = getattr(error.orig, "sqlstate", NO_SERVER)
     if state != NO_SERVER:
         return _of_server(state or "", said)
+    return _of_file(said)
+
+
+def _of_file(said: str) -> Problem:
     if "locked" in said or "busy" in said:
         return Unavailable(f"the store was busy for {BUSY_SECONDS:g} s: {said}")
     return BackendFailed(f"the store failed: {said}")  # a damaged file, a full disk
