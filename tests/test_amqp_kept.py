@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from amqp_peers import HOST, dialled, encoded
-from amqp_serving import TOY, UUID, Toy, broker_agent, command, port_of, run
+from amqp_serving import TOY, UUID, Toy, ask, asking, broker_agent, command, port_of, request, run
 from libmh.call import Request
 from libmh.providers import find_interface
 from libmh.selection import Where
@@ -17,10 +17,12 @@ from mh_amqp import client, kept, messages, raw
 from mh_amqp.broker import BrokerLimits
 from mh_amqp.broker_main import serve
 from mh_amqp.client import connect
+from mh_amqp.connection import Connection
 from mh_amqp.engine import Delivery, Word
 from mh_amqp.fleet import AmqpLine
 from mh_amqp.kept import Kept
 from mh_amqp.messages import Message
+from mh_amqp.names import host_address
 from mh_amqp.queues import Bounds
 from test_amqp_broker import Inbox, outcome_of
 from waiting import eventually
@@ -37,6 +39,12 @@ def _toy_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def durable(number: int, ttl: float = 60.0) -> bytes:
     return encoded(address="q", durable=True, body=number, ttl=ttl)
+
+
+async def heard(connection: Connection) -> None:
+    """The broker has taken all that was said before."""
+    sender = await connection.sender("elsewhere")
+    await sender.send_acked(encoded(address="elsewhere", body=1))
 
 
 def test_what_is_durable_is_told_and_read() -> None:
@@ -63,17 +71,17 @@ def test_a_broker_that_is_killed_has_them_still_and_delivers_them_once(tmp_path:
             await connection.receiver("q", first, credit=4, hold=True)
             await eventually(lambda: first.has(4))
             first.deliveries[0].accept()  # the others were under way
-            await connection.close()
+            await heard(connection)
 
     async def drain(port: int, count: int) -> None:
         async with dialled(port) as connection:
             inbox = Inbox()
             await connection.receiver("q", inbox)
-            await eventually(lambda: inbox.has(count))
+            await eventually(lambda: inbox.has(count), 30)
             await (await connection.sender("q")).send_acked(encoded(address="q", body=1))
-            await eventually(lambda: inbox.has(count + 1))  # and nothing more
+            await eventually(lambda: inbox.has(count + 1), 30)  # and nothing more
             assert inbox.raw[:count] == [durable(number) for number in range(1, count + 1)]
-            await connection.close()
+            await heard(connection)
 
     with command("mh_amqp.broker_main", *words) as (process, line):
         run(fill(port_of(line)))
@@ -193,15 +201,19 @@ def test_what_is_left_for_a_host_outlives_the_broker_and_runs_once(tmp_path: Pat
     async def comes(port: int) -> None:
         async with broker_agent(tmp_path / "agent", port) as agent:
             await eventually(lambda: agent.toy.calls["strike"] == 1, 20)
+            async with asking(port) as console:  # the broker has heard that it was taken
+                await ask(console, request("echo", to=host_address(UUID)), 20)
 
     async def comes_again(port: int) -> None:
         async with broker_agent(tmp_path / "agent", port) as agent:
-            await eventually(lambda: [str(each.state) for each in agent.connections.list()] == ["connected"])
+            await eventually(
+                lambda: [str(each.state) for each in agent.connections.list()] == ["connected"], 30
+            )
             async with dialled(port) as connection:
                 probe: list[Delivery] = []
                 await connection.receiver("q", probe.append)
                 await (await connection.sender("q")).send_acked(encoded(address="q", body=1))
-                await eventually(lambda: probe)
+                await eventually(lambda: probe, 30)
             assert agent.toy.calls["strike"] == 0
 
     for work in (leave, comes, comes_again):
