@@ -17,7 +17,7 @@ NAME = "postgresql"
 DRIVER = "postgresql+psycopg"
 CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 30
-IDLE_SECONDS = 60
+IDLE_SECONDS = 300
 # a server that is gone without a word is given up after about 20 s
 KEEPING = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
 # whoever asks for a lock names it by a number
