@@ -248,3 +248,11 @@ def test_nothing_but_a_refusal_comes_of_nonsense(tables: list[dict[str, str]]) -
     except InvalidArguments as refused:
         said, taken = refused.message, 0
     assert "rules:" in said or taken == len(tables)
+
+
+def test_the_rules_that_the_readme_shows_are_rules() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    shown = readme.partition("### Aggregates, by rule and by hand\n\n```toml\n")[2].partition("```")[0]
+    rules = parse(shown)
+    assert (len(rules.rules), rules.warnings, rules.regime) == (1, (), Regime())
+    assert rules.rules[0].gives
