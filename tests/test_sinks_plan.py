@@ -146,6 +146,23 @@ def test_a_zone_through_what_is_not_ours_is_a_conflict_and_the_host_keeps_its_pl
     assert made.conflicts[1].why == "n1 stays for as long as it cannot join what it belongs to"
 
 
+def test_what_restricts_a_host_stays_for_as_long_as_the_host_does() -> None:
+    made = planned(
+        (here("a"), here("b", "n1", availability_zone="az2")),
+        (
+            there(1, "a", "n1", filter_tenant_id="x"),
+            there(2, "hand", "n1", mark=None, availability_zone="az1"),
+        ),
+    )
+    assert [step.action for step in made.steps] == [Action.CREATE]
+    assert lines(made.conflicts) == [
+        "add-host b n1",
+        "remove-host a n1",
+        "unset-metadata a -filter_tenant_id",
+    ]
+    assert made.conflicts[2].why == "the metadata stay for as long as n1 does"
+
+
 def test_a_zone_changes_for_members_that_stay() -> None:
     made = planned(
         (here("a", "n1", availability_zone="new"),), (there(1, "a", "n1", "n2", availability_zone="old"),)

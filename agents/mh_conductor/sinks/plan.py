@@ -132,7 +132,10 @@ class Planner:
             going.remove(ZONE_KEY)
             why = f"zone '{there.zone}' stays: Nova does not take a zone away that was set"
             self._refuse(Step(Action.UNSET_METADATA, here.name, why))
-        if going:
+        if going and (staying := sorted(self._world.hosts[str(there.id)] - here.hosts)):
+            why = f"the metadata stay for as long as {staying[0]} does"
+            self._refuse(Step(Action.UNSET_METADATA, here.name, why, metadata=dict.fromkeys(going)))
+        elif going:
             why = f"'{here.name}' does not have {'it' if len(going) == 1 else 'them'} here"
             yield Step(
                 Action.UNSET_METADATA, here.name, why, str(there.id), metadata=dict.fromkeys(going, None)

@@ -2,6 +2,7 @@
 what hangs on it is left; where nobody answers any more, the rest is."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from libmh.caller import time_left
@@ -27,6 +28,7 @@ class Pusher:
         self._made: dict[str, str] = {}
         self._broken: dict[str, str] = {}
         self._homeless: dict[str, str] = {}
+        self._staying: dict[str, str] = {}
         self._left: dict[str, list[Step]] = {}
         self._calls: dict[Action, Callable[[Step], None]] = {
             Action.CREATE_TRAIT: self._create_trait,
@@ -59,6 +61,8 @@ class Pusher:
                     reason = stopped = problem.message
                 except Refused as refused:
                     reason = refused.message
+                except (KeyError, TypeError) as error:
+                    reason = stopped = f"'{self._settings.name}' does not answer as expected: {error!r}"
             if reason:
                 self._note(step, reason)
                 pushed.failed.append((step, reason))
@@ -72,6 +76,8 @@ class Pusher:
             return f"not tried: {self._broken[step.aggregate]}"
         if step.action is Action.REMOVE_HOST and step.host in self._homeless:
             return f"not tried: {step.host} could not join '{self._homeless[step.host]}'"
+        if step.action is Action.UNSET_METADATA and step.aggregate in self._staying:
+            return f"not tried: {self._staying[step.aggregate]} is still in it"
         return ""
 
     def _note(self, step: Step, reason: str) -> None:
@@ -79,6 +85,8 @@ class Pusher:
             self._broken.setdefault(step.aggregate, f"'{step.target}' has not got its metadata: {reason}")
         elif step.action is Action.ADD_HOST:
             self._homeless.setdefault(step.host, step.target)
+        elif step.action is Action.REMOVE_HOST:
+            self._staying.setdefault(step.aggregate, step.host)
 
     def _at(self, step: Step) -> str:
         return self._made.get(step.aggregate, step.aggregate)
@@ -105,7 +113,8 @@ class Pusher:
             self._set_metadata(step)
             self._rename_to(number, step.target)
         except Refused:
-            self._cloud.nova("DELETE", f"/os-aggregates/{number}")
+            with suppress(Refused):  # the next plan does it
+                self._cloud.nova("DELETE", f"/os-aggregates/{number}")
             raise
 
     def _rename(self, step: Step) -> None:
@@ -129,7 +138,8 @@ class Pusher:
     def _put_back(self, host: str) -> None:
         """A host that has left a zone for one that does not take it would be restricted by nothing."""
         for step in self._left.pop(host, []):
-            self._action(step, {"add_host": {"host": host}})
+            with suppress(Refused):  # why it was refused elsewhere is what has to be told
+                self._action(step, {"add_host": {"host": host}})
 
     def _remove_host(self, step: Step) -> None:
         try:
