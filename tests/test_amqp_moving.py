@@ -5,8 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from amqp_peers import Echo, dialled, listening
 from mh_amqp.lifeline import is_ours
 from namespaces import Namespace, namespace
+from test_amqp_engine import run
 
 MOVES = """
 import asyncio, subprocess
@@ -64,6 +66,18 @@ def test_an_agent_whose_address_has_gone_knows_it_at_once(net: Namespace) -> Non
     told = net.python(MOVES, seconds=90)
     assert told.startswith("1 ")
     assert "this machine has the address 127.0.0.5 no longer" in told
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no TCP_USER_TIMEOUT")
+def test_the_kernel_gives_up_when_we_would() -> None:
+    async def test() -> None:
+        async with listening(Echo()) as listener, dialled(listener.port) as connection:
+            assert connection.pump._socket is not None
+            raw = connection.pump._socket.get_extra_info("socket")
+            told = raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            assert told == connection.limits.stall * 1000
+
+    run(test())
 
 
 def test_which_addresses_are_ours() -> None:
