@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from mh_conductor.rules import RuleSet
 from mh_conductor.sinks.desired import desired
 from mh_conductor.store import Store, open_store
 from mh_conductor.tables import AGGREGATES, HISTORY, HOSTS, MEMBERS, VALUES
+from waiting import wait_for
 
 NONE = RuleSet(())
 WIDE = fleet.RULES.replace(">= 64", ">= 96").replace('"avx512"', '"wide"')
@@ -484,7 +486,7 @@ def test_nobody_is_left_with_rules_that_were_replaced(store_url: str) -> None:
         thread.start()
     try:
         for text in (WIDE, fleet.RULES, GIVING, WIDE, fleet.RULES + GIVING.replace('"big', '"large'), WIDE):
-            fleet.bring(store, text)
+            wait_for(partial(brought, store, text), 120)
             assert Reconciler(store, NONE).in_force().text == text
     finally:
         ends.set()
@@ -493,6 +495,14 @@ def test_nobody_is_left_with_rules_that_were_replaced(store_url: str) -> None:
     assert troubles == []
     assert moves(Reconciler(store, NONE).test(WIDE).steps) == []
     store.close()
+
+
+def brought(store: Store, text: str) -> bool:
+    try:
+        fleet.bring(store, text)
+    except Unavailable:  # as above
+        return False
+    return True
 
 
 def moves(steps: list[Step]) -> list[Step]:

@@ -25,6 +25,7 @@ class RulesFile:
         self._place = place
         self._who = "shipped" if place == DEFAULT else f"file {place}"[:MAX_WHO]
         self._reconciler = Reconciler(store, NONE)
+        self._seen: str | None = None
         self._tried: str | None = None
         self._said = ""
 
@@ -34,12 +35,13 @@ class RulesFile:
         with self._store.read() as connection:
             known = rulebook.digest_in_force(connection) is not None
         if known:
-            return self._reconciler.catch_up() or self.check()
+            return self._reconciler.catch_up() or self.check(whole=True)
         return self._load(load(self._place), asked=False)
 
-    def check(self, *, asked: bool = False) -> Reconciled | None:
+    def check(self, *, asked: bool = False, whole: bool = False) -> Reconciled | None:
         """Load the file if it is not what it was when it was loaded last; when `asked`, if its rules are not
-        in force. A file with faults changes nothing."""
+        in force. One that is not known to be `whole` may be written right now: it is loaded when the next
+        look finds it the same. A file with faults changes nothing."""
         try:
             rules = load(self._place)
         except InvalidArguments as fault:
@@ -48,7 +50,8 @@ class RulesFile:
             self._said = str(fault)
             return None
         self._said = ""
-        if rules.digest == self._tried and not asked:
+        before, self._seen = self._seen, rules.digest
+        if not asked and (rules.digest == self._tried or (rules.digest != before and not whole)):
             return None
         return self._load(rules, asked=asked)
 
