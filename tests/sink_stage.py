@@ -14,7 +14,7 @@ from mh_conductor.editing import Editing
 from mh_conductor.intake import Intake
 from mh_conductor.sinks.service import FleetSinks
 from mh_conductor.sinks.settings import sinks
-from mh_conductor.store import Store
+from mh_conductor.store import Store, open_store
 
 SINK = "there"
 NO_RULES = ""
@@ -66,15 +66,15 @@ def lines(steps: list[SinkStep]) -> list[str]:
 
 
 @contextmanager
-def stage(directory: Path, **settings: Any) -> Iterator[Stage]:
-    """With one sink of these settings."""
-    with stage_of(directory, {SINK: settings}) as made:
+def stage(store: Path | str, **settings: Any) -> Iterator[Stage]:
+    """With one sink of these settings; `store` is its URL, or the directory of a new one."""
+    with stage_of(store, {SINK: settings}) as made:
         yield made
 
 
 @contextmanager
-def stage_of(directory: Path, tables: Mapping[str, Any]) -> Iterator[Stage]:
-    store, context = fleet.new_store(directory), Context()
+def stage_of(place: Path | str, tables: Mapping[str, Any]) -> Iterator[Stage]:
+    store, context = open_store(place) if isinstance(place, str) else fleet.new_store(place), Context()
     with loopback(FleetSinks(store, sinks(tables)), context=context) as connection:
         intake = Intake(store, fleet.rules(NO_RULES))
         yield Stage(store, intake, Editing(store, context.events), connection.proxy(Sinks))

@@ -31,22 +31,29 @@ def there(tmp_path: Path, path: Path) -> Iterator[Stage]:
         yield made
 
 
+@pytest.fixture
+def stored(store_url: str, path: Path) -> Iterator[Stage]:
+    """On each kind of store."""
+    with stage(store_url, type="file", path=str(path)) as made:
+        yield made
+
+
 def test_everything_declared_is_answered() -> None:
     assert unanswered(FleetSinks) == []
 
 
-def test_the_file_has_everything(there: Stage, path: Path) -> None:
-    host = there.host(1, "CUSTOM_MH_FAST", "HW_CPU_X86_AVX2")
-    there.host(2)
-    there.aggregate("ssd", host, ssd="true", availability_zone="az1")
-    made = there.plan()
+def test_the_file_has_everything(stored: Stage, path: Path) -> None:
+    host = stored.host(1, "CUSTOM_MH_FAST", "HW_CPU_X86_AVX2")
+    stored.host(2)
+    stored.aggregate("ssd", host, ssd="true", availability_zone="az1")
+    made = stored.plan()
     assert lines(made.steps) == [
         "create ssd availability_zone=az1, ssd=true",
         f"add-host ssd {host}",
         f"set-traits {host} +CUSTOM_MH_FAST",
     ]
     assert not path.exists(), "nothing is done yet"
-    result = there.sinks.apply(SINK, made.id)
+    result = stored.sinks.apply(SINK, made.id)
     assert (result.done, result.failed, result.drift) == (3, [], [])
     told = json.loads(path.read_text())
     (aggregate,) = told["aggregates"]
@@ -57,7 +64,7 @@ def test_the_file_has_everything(there: Stage, path: Path) -> None:
         "metadata": {"availability_zone": "az1", "ssd": "true"},
     }
     assert told["traits"] == {host: ["CUSTOM_MH_FAST"]}
-    assert there.plan().steps == []
+    assert stored.plan().steps == []
 
 
 def test_only_what_differs_is_told(there: Stage, path: Path) -> None:
@@ -140,16 +147,16 @@ def test_hosts_of_one_name_and_names_that_make_no_trait_are_told(tmp_path: Path,
     assert lines(made.conflicts) == ["name same", "name 日本"]
 
 
-def test_plans_are_kept_for_an_hour_and_not_without_end(there: Stage) -> None:
-    there.aggregate("a")
-    first = there.plan()
-    with there.store.write() as connection:
+def test_plans_are_kept_for_an_hour_and_not_without_end(stored: Stage) -> None:
+    stored.aggregate("a")
+    first = stored.plan()
+    with stored.store.write() as connection:
         old = SINK_PLANS.c.made - (KEPT_SECONDS + 1) * SECOND
         connection.execute(update(SINK_PLANS).values(made=old))
     with pytest.raises(NotFound, match="plans are kept for an hour"):
-        there.sinks.apply(SINK, first.id)
-    plans = [there.plan() for _ in range(MAX_PLANS + 2)]
-    with there.store.read() as connection:
+        stored.sinks.apply(SINK, first.id)
+    plans = [stored.plan() for _ in range(MAX_PLANS + 2)]
+    with stored.store.read() as connection:
         ids = set(connection.execute(select(SINK_PLANS.c.id)).scalars())
     assert ids == {made.id for made in plans[2:]}
 
