@@ -272,7 +272,7 @@ def test_many_hosts_take_signed_requests_alone(tmp_path: Path, monkeypatch: pyte
         (("--all-hosts", "--batch", "x", "host", "show"), "batch: expected a number of hosts"),
         (("--all-hosts", "host", "show"), "leads to one host"),
         (("--on", "amqp://x", "--all-hosts", "services", "watch"), "asks one host"),
-        (("--on", "amqp://x", "--all-hosts", "events"), "asks one host"),
+        (("--on", "amqp://x", "--all-hosts", "--batch", "2", "events"), "events are only heard"),
         (("--all-hosts", "config", "history"), "this command asks one host"),
         (("--all-hosts", "host", "reboot"), "'reboot' disrupts every host at local:"),
         (("--queue-for", "2h", "host", "reboot", "--yes"), "needs a host's UUID behind the URL"),

@@ -17,6 +17,7 @@ from libmh.cli.session import Session, pass_session, reported
 from libmh.cli.values import Seconds, moment_of
 from libmh.errors import InvalidArguments, Problem
 from libmh.events import Event
+from libmh.outcomes import Plan
 from libmh.providers import find_interface
 from libmh.selection import Where
 from libmh.spec import Kind, interface_of
@@ -93,6 +94,8 @@ def _chosen(session: Session) -> Chosen | None:
     wide = session.wide
     if wide is None:
         return None
+    if wide.queue_for is not None or wide.plan != Plan(wide.plan.where):
+        raise InvalidArguments("events are only heard: of the options for many hosts they take --where alone")
     session.widen(None)
     return Chosen(session, wide.plan.where) if wide.plan.where.requirements else None
 
