@@ -95,7 +95,7 @@ def _chosen(session: Session) -> Chosen | None:
     if wide is None:
         return None
     if wide.queue_for is not None or wide.plan != Plan(wide.plan.where):
-        raise InvalidArguments("events are only heard: of the options for many hosts they take --where alone")
+        raise InvalidArguments("events are only heard: they take --where, and nothing that paces requests")
     session.widen(None)
     return Chosen(session, wide.plan.where) if wide.plan.where.requirements else None
 
