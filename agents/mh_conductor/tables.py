@@ -62,7 +62,6 @@ HOSTS = Table(
     # of the last report, JSON; a report that tells only these anew has no stamp, a later `last_seen` tells it
     Column("metrics", Text, nullable=False, server_default="{}"),
     Index("ix_hosts_last_seen", "last_seen"),
-    Index("ix_hosts_state", "state", "state_since"),
     # who counts hosts, or looks for silent ones, reads no reports
     Index("ix_hosts_state", "state", "state_since"),
 )

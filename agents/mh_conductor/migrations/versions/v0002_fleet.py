@@ -51,7 +51,6 @@ def _columns() -> None:
     op.create_index("ix_hosts_stamp", "hosts", ["stamp"])
     op.create_index("ix_hosts_last_seen", "hosts", ["last_seen"])
     op.create_index("ix_hosts_state", "hosts", ["state", "state_since"])
-    op.create_index("ix_hosts_state", "hosts", ["state", "state_since"])
     op.create_index("ix_aggregates_stamp", "aggregates", ["stamp"])
     op.create_index("ix_history_aggregate", "history", ["aggregate"])
 
@@ -184,7 +183,6 @@ def downgrade() -> None:
     for index, table in (
         ("ix_hosts_stamp", "hosts"),
         ("ix_hosts_last_seen", "hosts"),
-        ("ix_hosts_state", "hosts"),
         ("ix_hosts_state", "hosts"),
         ("ix_aggregates_stamp", "aggregates"),
         ("ix_history_aggregate", "history"),
