@@ -117,7 +117,7 @@ class Silence:
         leavers = _leavers(connection, compiled, since, now)
         refused = _refused(connection)
         leavers = [each for each in leavers if each.row.uuid not in refused]
-        if _too_many(connection, compiled, len(refused), now):
+        if leavers and _too_many(connection, compiled, len(refused), now):
             found.held = _hold(connection, compiled, leavers, now)
         else:
             _let_go(connection)
