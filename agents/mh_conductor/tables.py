@@ -59,7 +59,7 @@ HOSTS = Table(
     Column("stamp", BigInteger, nullable=False, server_default="0", index=True),
     # traits that rules give it: a JSON list, sorted
     Column("given", Text, nullable=False, server_default="[]"),
-    # of the last report, JSON; a report that tells only these anew has no stamp, a later `last_seen` tells it
+    # of the last report, JSON; one that tells only these anew has no stamp, a later `last_seen` tells it
     Column("metrics", Text, nullable=False, server_default="{}"),
     Index("ix_hosts_last_seen", "last_seen"),
     # who counts hosts, or looks for silent ones, reads no reports
