@@ -1,7 +1,7 @@
 """The inventory: the last report of every host, and which boots of it are over."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,12 +179,6 @@ def report_text(connection: Connection, uuid: str) -> str:
     """The JSON of a host's last report."""
     text: str = connection.execute(select(HOSTS.c.report).where(HOSTS.c.uuid == uuid)).scalar_one()
     return text
-
-
-def reports(connection: Connection) -> Iterator[Row[str, str, int, str]]:
-    """uuid, hostname, last_seen and report of every host, by host name."""
-    columns = (HOSTS.c.uuid, HOSTS.c.hostname, HOSTS.c.last_seen, HOSTS.c.report)
-    yield from connection.execute(select(*columns).order_by(HOSTS.c.hostname, HOSTS.c.uuid))
 
 
 def uuids(connection: Connection) -> Sequence[str]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from libmh.api.aggregates import CapabilityReport, Evidence
 from libmh.api.host import Fact
 from libmh.declaration import type_of
-from libmh.selection import known
 from libmh.spec import Plain
 from libmh.wire import parse
 
@@ -72,10 +71,3 @@ def report_of(text: str) -> CapabilityReport:
     """The report of a text that the intake made."""
     report: CapabilityReport = parse(REPORT, json.loads(text), "report")
     return report
-
-
-def known_of(text: str) -> dict[str, Plain]:
-    """What requirements are held against, of the text of a report; without a look at the rest."""
-    told = json.loads(text)
-    facts = {name: fact.get("value") for name, fact in told["facts"].items()}
-    return known(told["uuid"], told["hostname"], facts, told["traits"])
