@@ -53,9 +53,9 @@ def test_opening_again_keeps_what_is_there(made: Store, store_url: str) -> None:
 
 def test_several_processes_may_make_the_store_at_once(new_store_url: str) -> None:
     code = f"from mh_conductor.store import open_store; open_store({new_store_url!r})"
-    starting = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(3)]
+    starting = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(2)]
     said = [process.communicate(timeout=120)[1] for process in starting]
-    assert [process.returncode for process in starting] == [0] * 3, said
+    assert [process.returncode for process in starting] == [0] * 2, said
 
 
 def test_a_store_that_another_program_made_is_refused(tmp_path: Path) -> None:

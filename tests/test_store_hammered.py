@@ -19,7 +19,7 @@ from mh_conductor.store import Store, open_store
 from mh_conductor.tables import HISTORY, MEMBERS, VALUES
 
 SCRIPT = Path(__file__).with_name("hammering.py")
-PROCESSES, THREADS, ROUNDS = 2, 3, 8
+PROCESSES, THREADS, ROUNDS = 2, 3, 6
 SECONDS = 240
 
 
