@@ -189,6 +189,31 @@ def test_no_name_can_forge_a_line(uuid: str) -> None:
     assert not Owners().may_be("thief", uuid)
 
 
+@pytest.mark.parametrize("uuid", [ONE, "*", f"x\n{OTHER} thief"])
+def test_who_may_all_takes_no_host_from_another(tmp_path: Path, uuid: str) -> None:
+    """An operator who looks at what is asked of a host is not that host from then on."""
+    found = Owners(tmp_path / "kept")
+    found.claim("CN=agent", ONE)
+    found.claim("CN=chief", uuid)
+    assert found.is_one("CN=agent", ONE)
+    assert (tmp_path / "kept").read_text() == f"{ONE} CN=agent\n"
+
+
+@pytest.mark.parametrize("identity", ["CN=one\\ ", "CN=a\x85b", "CN=a\u2028b"])
+def test_any_name_is_read_as_it_was_written(tmp_path: Path, identity: str) -> None:
+    Owners(tmp_path / "kept").claim(identity, ONE)
+    assert Owners(tmp_path / "kept").is_one(identity, ONE)
+
+
+def test_a_line_that_a_full_disk_has_cut_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda place, line: write(place, line[:36]))
+        Owners(tmp_path / "kept").claim("CN=one", ONE)
+    Owners(tmp_path / "kept").claim("CN=other", OTHER)
+    assert (tmp_path / "kept").read_text() == f"{OTHER} CN=other\n"
+
+
 def test_a_place_that_cannot_be_written_stops_nobody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

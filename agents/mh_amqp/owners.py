@@ -5,6 +5,7 @@ a UUID in the identity itself (`CN=9f2c1d...`); else the first identity that com
 That is written to a file, a line each, UUID and identity: who takes a line away lets the next one come.
 """
 
+import errno
 import fnmatch
 import logging
 import os
@@ -85,11 +86,11 @@ class Owners:
         return self._kept.get(uuid, "")
 
     def claim(self, identity: str, uuid: str) -> None:
-        """Keep whose a UUID is from now on; for one that `may_be`. One identity may be many hosts, within
-        reason."""
-        uuid = plain(uuid)
-        if self._kept.get(uuid) == identity or self._bound(identity) is not None:
+        """Keep whose a UUID is from now on, if it is nobody's yet: who may receive from any host does not
+        become one that there is. One identity may be many hosts, within reason."""
+        if not self.may_be(identity, uuid) or self.is_one(identity, uuid):
             return
+        uuid = plain(uuid)
         if len(self._kept) < MAX_KEPT and self._counts[identity] < MAX_EACH:
             self._counts[identity] += 1
             log.info("host %s is '%s' from now on", uuid, identity)
@@ -134,9 +135,7 @@ class Owners:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             ours = not self.path.exists() or _stamp(self.path) == self._seen
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            with os.fdopen(os.open(self.path, flags, 0o600), "w", encoding="utf-8") as file:
-                file.write(f"{uuid} {identity}\n")
+            _append(self.path, f"{uuid} {identity}\n".encode())
             if ours:  # else somebody has changed it since, and it is read when we look next
                 self._seen = _stamp(self.path)
         except OSError as error:
@@ -148,13 +147,25 @@ class Owners:
         self._complained = True
 
 
+def _append(path: Path, line: bytes) -> None:
+    """A whole line, or nothing: the next would be read as the rest of one that a full disk has cut."""
+    place = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        before = os.fstat(place).st_size
+        if os.write(place, line) != len(line):
+            os.ftruncate(place, before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(place)
+
+
 def _stamp(path: Path) -> tuple[int, int, int]:
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _lines(path: Path) -> list[tuple[str, str]]:
-    with path.open(encoding="utf-8") as file:
-        found = [line.strip().partition(" ") for line in file.read(MAX_FILE).splitlines()]
+    with path.open(encoding="utf-8") as file:  # an identity may end with a space, or have an odd one
+        found = [line.lstrip().partition(" ") for line in file.read(MAX_FILE).split("\n")]
     # the first that came is the one
     return [(plain(uuid), identity) for uuid, _, identity in reversed(found) if uuid and identity]
