@@ -230,7 +230,8 @@ def test_the_policy_is_read_again_when_its_file_has_changed(
     written.write_text('[authority]\n"*" = "operator"\n')
     written.replace(file)
     wait_for(may)
-    for broken in ("[authority", '[authority]\n"*" = "root"\n'):
+    too_long = '[authority]\n"*" = "none"\n' + "#" * authority.MAX_FILE
+    for broken in ("[authority", '[authority]\n"*" = "root"\n', too_long):
         written.write_text(broken)
         written.replace(file)
         assert may()

@@ -135,6 +135,8 @@ class Roles:
             if seen == self._seen:
                 return
             self._seen = seen
+            if status.st_size > MAX_FILE:  # what is cut off may be a rule that denies
+                raise ValueError(f"it is longer than {MAX_FILE} bytes")
             with source.open("rb") as file:
                 found = policy(tomllib.loads(file.read(MAX_FILE).decode()), DEFAULT)
             if found != self.policy:
@@ -142,7 +144,7 @@ class Roles:
                 self._said.clear()
                 self._whatever.clear()
                 log.info("the policy in '%s' has changed, and is in force", source)
-        except (OSError, ValueError, InvalidArguments) as error:  # ValueError: not UTF-8, or not TOML
+        except (OSError, ValueError, InvalidArguments) as error:  # ValueError: not UTF-8, not TOML, too long
             log.error("the policy stays as it was, for '%s' cannot be used: %s", source, error)  # noqa: TRY400
 
 
