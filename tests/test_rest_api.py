@@ -105,6 +105,15 @@ def test_values_that_no_store_can_keep_are_refused(there: Rest) -> None:
     assert there.ask("GET", f"/os-aggregates/{made['id']}").body["aggregate"]["metadata"] == {}
 
 
+def test_numbers_that_are_no_json_are_refused(here: Rest) -> None:
+    flavor = {"name": "f", "ram": 1, "vcpus": 1, "disk": 0, "id": "f"}
+    assert here.ask("POST", "/flavors", {"flavor": flavor}).status == 200
+    for number in (b"1e999", b"-1e400", b"NaN", b"Infinity"):
+        said = here.ask("POST", "/flavors/f/os-extra_specs", b'{"extra_specs": {"a": %s}}' % number)
+        assert (said.status, said.message) == (400, "Malformed request body")
+    assert here.ask("GET", "/flavors/f/os-extra_specs").body == {"extra_specs": {}}
+
+
 def test_ten_thousand_keys_are_too_many(here: Rest) -> None:
     made = make(here, "one")
     said = act(here, made["id"], "set_metadata", metadata={f"k{number}": "" for number in range(9_000)})
@@ -128,8 +137,9 @@ def test_parts_of_a_body_come_as_they_come(here: Rest) -> None:
 
 
 def test_odd_queries_are_refused(here: Rest) -> None:
-    for query in ("limit=%ff", "marker=%80", "&".join(f"a{number}=" for number in range(2000))):
+    for query in ("limit=%ff", "limit=%0A", "marker=%80", "&".join(f"a{number}=" for number in range(2000))):
         assert here.ask("GET", f"/flavors?{query}").status == 400
+    assert here.ask("GET", "/os-hypervisors?limit=%0A").message == "limit param must be an integer"
     assert here.ask("GET", "/flavors?limit=99999999999999999999").status == 200
     assert here.ask("GET", "/flavors?minRam=" + "9" * 5000).status in (200, 400)
 

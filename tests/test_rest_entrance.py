@@ -159,6 +159,18 @@ def test_tokens_and_policy_are_read_again(here: Rest, tokens: Path, tmp_path: Pa
     wait_for(lambda: here.ask("POST", "/os-aggregates", MAKE, X_Auth_Token="new").status == 403, 30)
 
 
+def test_a_file_that_is_too_long_is_not_cut(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.toml"
+    kept = entry("a", "a")
+    path.write_text(kept)
+    watching = Watched(path, tokens_of)
+    # cut off, the token would never expire
+    path.write_text(kept + "#" * (watched.MAX_FILE - len(kept) - 1) + "\nexpires = 2001-01-01T00:00:00Z\n")
+    assert [each.identity for each in watching.current()] == ["a"]
+    with pytest.raises(InvalidArguments, match=f"is too long: expected at most {watched.MAX_FILE} bytes"):
+        Watched(path, tokens_of)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -193,8 +205,9 @@ def test_pages_of_browsers_are_not_everybody(tmp_path: Path) -> None:
                 403,
                 "requests of web pages need a token, and there are none here",
             )
-        for host in ("evil.example", "evil.example:8774", "10.0.0.1", ""):
-            assert here.ask("POST", "/os-aggregates", MAKE, Host=host).status == 403
+        strange = ("[", "[::1", "evil@localhost", "localhost@evil", "localhost/evil", "localhost?evil")
+        for host in ("evil.example", "evil.example:8774", "10.0.0.1", "", *strange):
+            assert here.ask("POST", "/os-aggregates", MAKE, Host=host).status == 403, host
         assert here.ask("GET", "/os-aggregates").body == {"aggregates": []}
 
 

@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
@@ -44,6 +45,7 @@ OPERATIONS: Sequence[Operation] = (
 ROOT = f"/{versions.VERSION}"
 MAX_BODY = 114_688  # as Nova's
 MAX_PARAMETERS = 1000
+MAX_SHOWN = 40
 BODY_SECONDS = 30.0
 JSON = "application/json"
 TYPES = frozenset({"", "text/plain", JSON, "application/vnd.openstack.compute+json"})
@@ -154,13 +156,20 @@ async def _body(request: Request) -> Any:
         said = f"the body did not come within {BODY_SECONDS:g} s"
         raise Fault(408, said, {"Connection": "close"}) from None
     try:
-        return json.loads(read, parse_constant=_no_number) if read else None
+        return json.loads(read, parse_constant=_no_number, parse_float=_finite) if read else None
     except (ValueError, RecursionError):  # no JSON, no UTF-8, or nested beyond all measure
         raise Fault(400, "Malformed request body") from None
 
 
 def _no_number(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):  # what is kept could not be answered as JSON
+        raise ValueError(f"{text[:MAX_SHOWN]} is no number here")
+    return number
 
 
 def application(dispatcher: Dispatcher, entrance: Entrance) -> Starlette:

@@ -51,10 +51,19 @@ class OnLoopback:
         if origin is not None or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             self.refusals.entry(peer, f"a page of '{origin}' asks")
             raise Fault(403, "requests of web pages need a token, and there are none here")
-        if not is_loopback(urlsplit(f"//{host}").hostname or ""):
+        if not is_loopback(_name_in(host)):
             self.refusals.entry(peer, f"asks for '{host}', which is not this machine")
             raise Fault(403, "without tokens this machine is served by the name localhost alone")
         return Entrant(TRANSPORT, LOOPBACK)
+
+
+def _name_in(host: str) -> str:
+    """The name or the address of a header `Host`; empty for what is no HOST[:PORT]."""
+    try:
+        found = urlsplit(f"//{host}")
+    except ValueError:  # a bracket without the other
+        return ""
+    return "" if "@" in host or found.netloc != host else found.hostname or ""
 
 
 def is_loopback(host: str) -> bool:

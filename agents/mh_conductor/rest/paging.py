@@ -15,9 +15,14 @@ Links = list[dict[str, str]]
 
 
 def limit_of(exchange: Exchange) -> int:
-    """How many are asked for; never more than `MAX_PAGE`."""
+    """How many are asked for; never more than `MAX_PAGE`. Raises the `Fault` for what is no number."""
     text = exchange.last("limit")
-    return MAX_PAGE if text is None or len(text) > MAX_DIGITS else min(MAX_PAGE, int(text))
+    if text is None or len(text) > MAX_DIGITS:
+        return MAX_PAGE
+    try:
+        return min(MAX_PAGE, int(text))
+    except ValueError:  # the schema takes a line's end alone
+        raise Fault(400, "limit param must be an integer") from None
 
 
 def missing(marker: str) -> Fault:

@@ -11,7 +11,7 @@ from libmh.errors import InvalidArguments, Problem
 
 log = logging.getLogger("mh_conductor.rest")
 LOOK_SECONDS = 1.0
-MAX_FILE = 1 << 20
+MAX_FILE = 4 << 20
 T = TypeVar("T")
 
 
@@ -58,6 +58,10 @@ class Watched(Generic[T]):
     def _text(self) -> str:
         try:
             with self.path.open("rb") as file:
-                return file.read(MAX_FILE).decode()
+                found = file.read(MAX_FILE + 1)
+            text = found.decode()
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidArguments(f"cannot read '{self.path}': {error}") from error
+        if len(found) > MAX_FILE:  # what is cut off may be a rule that forbids, or when a token ends
+            raise InvalidArguments(f"'{self.path}' is too long: expected at most {MAX_FILE} bytes")
+        return text
