@@ -41,7 +41,7 @@ def agent(name: str, *options: str, env: Mapping[str, str] | None = None) -> Ite
         stop(process)
 
 
-def ready_line(process: subprocess.Popen[str], seconds: float = 30) -> str:
+def ready_line(process: subprocess.Popen[str], seconds: float = 120) -> str:
     """The first line of a child's output; RuntimeError when it ends or says nothing in time."""
     assert process.stdout is not None
     deadline = time.monotonic() + seconds
@@ -59,7 +59,7 @@ def ready_line(process: subprocess.Popen[str], seconds: float = 30) -> str:
 
 
 def mhctl(
-    *arguments: str, env: Mapping[str, str] | None = None, seconds: float = 30
+    *arguments: str, env: Mapping[str, str] | None = None, seconds: float = 120
 ) -> subprocess.CompletedProcess[str]:
     """Run mhctl to its end."""
     return subprocess.run(
