@@ -234,9 +234,11 @@ def test_rules_that_change_are_read_again(tmp_path: Path, monkeypatch: pytest.Mo
     file.write_text(f'[access]\n"x" = "host"\n[hosts]\n"x" = "{ONE}"\n')
     assert not found.judge("x", Way.SEND, "mh.hosts").allowed
     assert not found.judge("x", Way.RECEIVE, host_address(OTHER)).allowed
-    file.write_text("what is this")
-    os.utime(file, (1, 1))
-    assert found.judge("x", Way.RECEIVE, host_address(ONE)).allowed
+    for unusable in ("what is this", "", "\n"):  # as it is for a moment when it is written
+        file.write_text(unusable)
+        os.utime(file, (1, 1))
+        assert found.judge("x", Way.RECEIVE, host_address(ONE)).allowed
+        assert not found.judge("x", Way.SEND, "mh.hosts").allowed
 
 
 # at a broker
@@ -281,13 +283,17 @@ class Guarded:
 
 
 @asynccontextmanager
-async def guarded(ours: Authority, state: Path, table: Mapping[str, Any] = ROLES) -> AsyncIterator[Guarded]:
-    gate = Gate(access_of({"access": table}, None, state))
+async def guarded(
+    ours: Authority, state: Path, table: Mapping[str, Any] = ROLES, source: Path | None = None
+) -> AsyncIterator[Guarded]:
+    gate = Gate(access_of({"access": table}, None if source is None else str(source), state))
     door = Door(tls=Tls(ours.give("broker")))
-    broker, listener = await serve(f"{HOST}:0", BrokerLimits(), door, gate)
+    broker, listener = await serve(f"{HOST}:0", BrokerLimits(sweep=0.05), door, gate)
+    sweeping = asyncio.create_task(broker.sweep())
     try:
         yield Guarded(broker, listener.port, ours)
     finally:
+        sweeping.cancel()
         await listener.close()
 
 
@@ -361,6 +367,46 @@ def test_what_is_relayed_is_looked_at_too(ours: Authority, tmp_path: Path, recor
     run(test())
     refused = {f"send to '{each}'" for each in ("mh.hosts", "elsewhere", host_address(OTHER))}
     assert {line["use"] for line in record.lines} == refused
+
+
+def test_who_may_nothing_has_no_reply_address(ours: Authority, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with guarded(ours, tmp_path) as site:
+            with pytest.raises(NotAuthorized):
+                await (await site.as_("stranger")).receiver(None, deaf, dynamic=True)
+            await (await site.as_("console")).receiver(None, deaf, dynamic=True)
+
+    run(test())
+
+
+def test_rules_that_change_end_what_they_forbid(
+    ours: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Links that are there already, as those that come."""
+    monkeypatch.setattr(rules, "LOOK_SECONDS", 0.0)
+    file = tmp_path / "broker.toml"
+    before = '[access]\n"CN=console" = "console"\n"CN=agent-1" = "host"\n'
+    file.write_text(before)
+    table = {"CN=console": "console", "CN=agent-1": "host"}
+
+    async def test() -> None:
+        async with guarded(ours, tmp_path, table, file) as site:
+            console, agent = await site.as_("console"), await site.as_("agent-1")
+            own = await agent.receiver(host_address(ONE), deaf)
+            received = [
+                await console.receiver("mh.event.#", deaf),
+                await console.receiver(None, deaf, dynamic=True),
+            ]
+            sent = [(each, await console.sender(each)) for each in ("mh.hosts", host_address(ONE))]
+            for address, sender in sent:
+                assert (await outcome_of(sender, encoded(address=address, body=1))).word is Word.ACCEPTED
+            file.write_text(before.replace('"CN=console" = "console"', '"CN=console" = "none"'))
+            await eventually(lambda: not any(each.open for each in received), 30)
+            for address, sender in sent:
+                assert (await outcome_of(sender, encoded(address=address, body=1))).word is Word.REJECTED
+            assert own.open
+
+    run(test())
 
 
 def claiming(address: str, host: str | None) -> bytes:

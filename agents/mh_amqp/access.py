@@ -127,6 +127,13 @@ class Access:
     _seen: tuple[int, int, int] = (0, 0, 0)
     _looked: float = 0.0
     _known: dict[tuple[str, Way, str], Verdict] = field(default_factory=dict)
+    _changed: bool = False
+
+    def changed(self) -> bool:
+        """Whether other rules are in force than when this was asked last."""
+        self._current()
+        changed, self._changed = self._changed, False
+        return changed
 
     def judge(self, identity: str, way: Way, address: str) -> Verdict:
         """Whether an identity may send to an address or receive from it, which may be a pattern of events.
@@ -188,7 +195,10 @@ class Access:
                 return
             self._seen = seen
             with source.open("rb") as file:
-                found = rules_of(tomllib.loads(file.read(MAX_FILE).decode()))
+                text = file.read(MAX_FILE).decode()
+            if not text.strip():  # it is being written, or was: nothing said is more than most rules allow
+                raise InvalidArguments("it is empty")
+            found = rules_of(tomllib.loads(text))
         except (OSError, ValueError, InvalidArguments) as error:  # ValueError: not UTF-8, or not TOML
             log.error("access stays as it was, for '%s' cannot be used: %s", source, error)  # noqa: TRY400
             return
@@ -196,6 +206,7 @@ class Access:
             self.rules = found
             self.owners.declare(found.hosts)
             self._known.clear()
+            self._changed = True
             log.info("the rules of access in '%s' have changed, and are in force", source)
 
 

@@ -122,11 +122,21 @@ class Broker:
         while True:
             await asyncio.sleep(self.limits.sweep)
             now = time.time()
+            if self.gate is not None and self.gate.access.changed():
+                self._review(self.gate)
             for queue in [*self.queues.values(), *self._subscribers]:
                 queue.sweep(now)
                 queue.look_idle()
                 if not self._crowded():
                     queue.relent()
+
+    def _review(self, gate: Gate) -> None:
+        """The rules are others: who receives what he may no longer does not go on for as long as he stays
+        connected. What is sent is looked at message by message."""
+        for queue in [*self.queues.values(), *self._subscribers]:
+            for link in list(queue.consumers):
+                if why := gate.use(link.owner, Way.RECEIVE, queue.name):
+                    link.close(outcome.UNAUTHORIZED, why)
 
     # what peers do
 
@@ -275,7 +285,7 @@ class Broker:
         node = kind(address)
         if not address or has_wildcards(address) or len(address) > self.limits.peer.address:
             self._refuse(delivery, outcome.INVALID_FIELD, f"'{address[:100]}' is no address to send to")
-        elif why := self._forbidden(connection, address, delivery.raw, relayed=True):
+        elif why := self._forbidden(connection, address, delivery.raw):
             self._refuse(delivery, outcome.UNAUTHORIZED, why)
         elif node in (Kind.TOPIC, Kind.MULTICAST):
             self._copy(address, delivery, routing, raw)
@@ -303,13 +313,12 @@ class Broker:
         else:
             self._keep(queue, delivery, *read)
 
-    def _forbidden(self, connection: Connection, address: str, raw: bytes, *, relayed: bool = False) -> str:
-        """Why a message may not go there; "" when it may. A link's address was looked at when it came."""
+    def _forbidden(self, connection: Connection, address: str, raw: bytes) -> str:
+        """Why a message may not go there; "" when it may, by the rules that are in force now."""
         gate = self.gate
         if gate is None:
             return ""
-        refused = gate.use(connection, Way.SEND, address) if relayed else ""
-        return refused or gate.speak(connection, address, raw)
+        return gate.use(connection, Way.SEND, address) or gate.speak(connection, address, raw)
 
     def _read(self, connection: Connection, delivery: Delivery) -> tuple[messages.Routing, bytes] | None:
         """What routing needs, and the message with the user that it is from; None when it was refused:

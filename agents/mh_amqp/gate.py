@@ -2,10 +2,11 @@
 of each refusal, and nobody speaks for a host that he is not."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from mh_amqp import messages
 from mh_amqp.access import Access, Way
-from mh_amqp.addresses import Kind, kind
+from mh_amqp.addresses import REPLY_PREFIX, Kind, kind
 from mh_amqp.codec import Malformed
 from mh_amqp.connection import Connection
 from mh_amqp.links import Link, Sender
@@ -16,6 +17,13 @@ CLAIM = "mh:host"
 MAX_SHOWN = 200
 
 
+class Peer(Protocol):
+    """Who it is, and where."""
+
+    user: str
+    peer: str
+
+
 @dataclass(slots=True)
 class Gate:
     """Each method answers why not, for the peer; "" when it may."""
@@ -24,17 +32,17 @@ class Gate:
     refusals: Refusals = field(default_factory=Refusals)
 
     def attach(self, connection: Connection, link: Link) -> str:
-        """A link to an address or from it. A dynamic source and the anonymous terminus lead nowhere yet."""
-        address = link.address
+        """A link to an address or from it; the anonymous terminus leads nowhere yet."""
+        way = Way.RECEIVE if isinstance(link, Sender) else Way.SEND
+        address = REPLY_PREFIX if link.asked and link.asked.dynamic else link.address
         if address is None:
             return ""
-        way = Way.RECEIVE if isinstance(link, Sender) else Way.SEND
         refused = self.use(connection, way, address)
         if not refused and way is Way.RECEIVE and address.startswith(HOST_PREFIX):
             self.access.owners.claim(connection.user, address.removeprefix(HOST_PREFIX))
         return refused
 
-    def use(self, connection: Connection, way: Way, address: str) -> str:
+    def use(self, connection: Peer, way: Way, address: str) -> str:
         """An address as such."""
         verdict = self.access.judge(connection.user, way, address)
         if verdict.allowed:
@@ -61,6 +69,6 @@ class Gate:
             why = f"it says that it is from host '{claimed[:MAX_SHOWN]}', which is not the sender's"
         return self._refused(connection, f"send to '{address[:MAX_SHOWN]}'", why)
 
-    def _refused(self, connection: Connection, what: str, why: str) -> str:
+    def _refused(self, connection: Peer, what: str, why: str) -> str:
         self.refusals.use(connection.user, what, connection.peer, why)
         return f"'{connection.user[:MAX_SHOWN]}' may not {what}: {why}"

@@ -33,6 +33,7 @@ class Owner(Protocol):
     limits: Limits
     remote_container: str
     peer: str
+    user: str
 
     @property
     def paused(self) -> bool:
@@ -110,6 +111,11 @@ class Sender:
     def handle(self) -> Handle:
         """The C link, for the connection alone; None once closed."""
         return self._link
+
+    @property
+    def owner(self) -> Owner:
+        """The connection that it is on."""
+        return self._owner
 
     @property
     def container(self) -> str:
