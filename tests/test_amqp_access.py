@@ -33,11 +33,12 @@ from mh_amqp.asking import Asker, asker
 from mh_amqp.authority import roles
 from mh_amqp.broker import Broker, BrokerLimits
 from mh_amqp.broker_main import gate_of, serve
+from mh_amqp.broker_node import Node
 from mh_amqp.connection import Connection
 from mh_amqp.engine import Delivery, Door, Login, Outcome, Sender, Word, dial
 from mh_amqp.gate import Gate
 from mh_amqp.limits import Limits
-from mh_amqp.names import REPORT, host_address
+from mh_amqp.names import MANAGEMENT, REPORT, host_address
 from mh_amqp.owners import Owners, declared
 from mh_amqp.reports import Pace, Sending
 from mh_amqp.security import EXTERNAL
@@ -407,6 +408,31 @@ def test_rules_that_change_end_what_they_forbid(
             assert own.open
 
     run(test())
+
+
+def test_the_broker_answers_nowhere_where_the_asker_may_not_send(
+    ours: Authority, tmp_path: Path, record: Lines
+) -> None:
+    async def test() -> None:
+        async with guarded(ours, tmp_path) as site:
+            everybody = roles({"authority": {"*": "operator"}})
+            dispatcher = Dispatcher(toys(CountingToy()), Context(), everybody)
+            site.broker.node = Node(site.broker, dispatcher, frozenset({TOY}))
+            chief, agent = await site.as_("chief"), await site.as_("agent-1")
+            heard: list[Delivery] = []
+            await chief.receiver("jobs", heard.append)
+            own = await agent.receiver(None, heard.append, dynamic=True)
+            relay = await agent.sender(None)
+            for to in ("jobs", own.address or ""):
+                asked = replace(request("echo", to=MANAGEMENT), reply_to=to)
+                assert (await outcome_of(relay, messages.encode(asked))).word is Word.ACCEPTED
+            await eventually(lambda: heard)
+            await (await chief.sender("jobs")).send_acked(encoded(address="jobs", body=1))
+            await eventually(lambda: len(heard) == 2)
+            assert messages.decode(heard[0].raw).to == own.address
+
+    run(test())
+    assert [each["use"] for each in record.lines] == ["send to 'jobs'"]
 
 
 def claiming(address: str, host: str | None) -> bytes:

@@ -8,6 +8,7 @@ from functools import partial
 from libmh.api import broker as api
 from libmh.dispatch import Dispatcher
 from libmh.errors import NotFound, Unavailable
+from mh_amqp.access import Way
 from mh_amqp.broker import Broker
 from mh_amqp.connection import Connection
 from mh_amqp.intake import Intake
@@ -81,7 +82,10 @@ class Node:
         if paired is not None:
             paired.send(raw, settled=True)
             return
-        queue = self._broker.queues.get(to)
+        gate, queue = self._broker.gate, self._broker.queues.get(to)
+        # what comes from the broker is put where whoever asks could not
+        if gate is not None and gate.use(connection, Way.SEND, to):
+            queue = None
         if queue is None or not queue.put(Stored(raw, None, settled=True)):
             raise Unavailable(f"'{to}' takes no replies")
 
