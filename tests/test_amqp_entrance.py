@@ -22,14 +22,14 @@ from amqp_serving import command, port_of
 from certificates import Authority, authority
 from libmh import audit
 from libmh.errors import Problem, Unavailable
-from mh_amqp import entrance, refusals
+from mh_amqp import refusals, turns
 from mh_amqp.broker_main import limits_of, serve
 from mh_amqp.engine import Door, Listener, Login, dial
-from mh_amqp.entrance import AT_ONCE, Turns
 from mh_amqp.limits import Limits
 from mh_amqp.refusals import MOST_HOSTS, MOST_LINES, Refusals
 from mh_amqp.security import EXTERNAL
 from mh_amqp.tls import Files, Tls
+from mh_amqp.turns import AT_ONCE, Turns, place_of
 from test_amqp_bad_times import simulated
 from test_amqp_engine import run
 from test_amqp_secured import tls_table
@@ -186,13 +186,13 @@ def test_what_comes_with_the_end_of_the_handshake_is_not_lost(ours: Authority) -
 
 
 def test_those_who_stall_keep_nobody_waiting(ours: Authority) -> None:
-    """More than may shake hands at once say nothing: their turns pass on."""
+    """More than may shake hands at once begin and do not go on: their turns pass on."""
 
     async def test() -> None:
         async with secured(ours, replace(SHORT, handshake=20.0)) as (listener, echo):
             with ExitStack() as stack:
                 for _ in range(AT_ONCE + 10):
-                    stack.enter_context(socket.create_connection((HOST, listener.port)))
+                    stack.enter_context(socket.create_connection((HOST, listener.port))).sendall(b"\x16")
                 login = Login((EXTERNAL,), tls=Tls(ours.give("console")))
                 connection = await dial(HOST, listener.port, container="x", login=login, deadline=15)
                 await eventually(lambda: echo.peers)
@@ -208,18 +208,18 @@ def test_who_waits_for_his_turn_is_counted_and_loses_no_time(ours: Authority, re
         limits = replace(SHORT, per_peer=3, handshake=1.0)
         async with secured(ours, limits) as (listener, echo):
             assert listener.entrance is not None
-            turns = listener.entrance.turns
-            turns.free = 0
+            those = listener.entrance.turns
+            those.free = 0
             login = Login((EXTERNAL,), tls=Tls(ours.give("console")))
             dialling = [
                 asyncio.create_task(dial(HOST, listener.port, container="x", login=login, deadline=20))
                 for _ in range(4)
             ]
-            await eventually(lambda: turns.waiting == 3)
+            await eventually(lambda: those.waiting == 3)
             await eventually(lambda: any(each.done() for each in dialling))
             await asyncio.sleep(1.2)  # longer than a handshake may take
             assert sum(each.done() for each in dialling) == 1
-            turns._pass_on()
+            those._pass_on()
             await eventually(lambda: len(echo.peers) == 3)
             done = await asyncio.gather(*dialling, return_exceptions=True)
             assert sum(isinstance(each, Problem) for each in done) == 1
@@ -240,6 +240,7 @@ def test_who_has_gone_when_it_is_his_turn_costs_nothing(ours: Authority, record:
             assert listener.entrance is not None
             listener.entrance.turns.free = 0
             async with hostile(listener.port) as peer:
+                await peer.says(b"\x16")
                 await eventually(lambda: listener.entrance and listener.entrance.turns.waiting)
                 peer.writer.close()
             listener.entrance.turns._pass_on()
@@ -252,20 +253,20 @@ def test_who_has_gone_when_it_is_his_turn_costs_nothing(ours: Authority, record:
 def test_who_comes_when_turns_are_late_is_sent_away_at_once(
     ours: Authority, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(entrance, "LATE_SECONDS", 0.1)
+    monkeypatch.setattr(turns, "LATE_SECONDS", 0.1)
 
     async def test() -> None:
         async with secured(ours) as (listener, echo):
             assert listener.entrance is not None
-            turns = listener.entrance.turns
-            turns.free = 0
+            those = listener.entrance.turns
+            those.free = 0
             login = Login((EXTERNAL,), tls=Tls(ours.give("console")))
             first = asyncio.create_task(dial(HOST, listener.port, container="x", login=login))
-            await eventually(lambda: turns.late)
+            await eventually(lambda: those.late(HOST))
             with pytest.raises(Unavailable):
                 await dial(HOST, listener.port, container="x", login=login)
             assert listener.entrance.sent_away == 1
-            turns._pass_on()
+            those._pass_on()
             (await first).abort()
             await eventually(lambda: not echo.peers)
             (await dial(HOST, listener.port, container="x", login=login)).abort()
@@ -276,17 +277,93 @@ def test_who_comes_when_turns_are_late_is_sent_away_at_once(
 
 def test_turns_are_taken_in_order() -> None:
     async def test() -> None:
-        turns, took = Turns(free=1), []
+        those, took = Turns(free=1), []
 
         async def one(number: int) -> None:
-            end = await turns.take()
+            end = await those.take(HOST)
             took.append(number)
             end()
             end()  # twice is once
 
         await asyncio.gather(*(one(number) for number in range(5)))
         assert took == [0, 1, 2, 3, 4]
-        assert turns.free == 1
+        assert those.free == 1
+
+    run(test())
+
+
+def test_many_from_one_place_keep_nobody_from_elsewhere_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        those, took = Turns(free=1), list[str]()
+
+        async def one(place: str) -> None:
+            end = await those.take(place)
+            took.append(place)
+            await asyncio.sleep(0)
+            end()
+
+        crowd = [asyncio.create_task(one("crowd")) for _ in range(100)]
+        await asyncio.sleep(0)
+        monkeypatch.setattr(turns, "LATE_SECONDS", -1.0)
+        assert those.late("crowd")
+        monkeypatch.undo()
+        assert not those.late("elsewhere")
+        await asyncio.gather(one("elsewhere"), *crowd)
+        assert took.index("elsewhere") < 10
+        assert (those.free, those.waiting) == (1, 0)
+
+    run(test())
+
+
+def test_who_is_late_by_his_own_line_alone() -> None:
+    async def test() -> None:
+        those = Turns(free=0)
+        loop = asyncio.get_running_loop()
+        crowd = [asyncio.create_task(those.take("crowd")) for _ in range(3)]
+        await asyncio.sleep(0)
+        line = those._lines["crowd"]
+        line.waiting[1] = (loop.time() - 100, line.waiting[1][1])
+        those._pass_on()
+        assert those.late("crowd")
+        assert not those.late("elsewhere")  # it would be the next but one
+        line.since -= 100
+        assert those.late("elsewhere")  # turns do not come at all
+        for task in crowd:
+            task.cancel()
+        await asyncio.gather(*crowd, return_exceptions=True)
+
+    run(test())
+
+
+def test_where_addresses_are_from() -> None:
+    assert place_of("192.0.2.1") != place_of("192.0.2.2")
+    assert place_of("[2001:db8::1]") == place_of("[2001:db8::f00d:1]")
+    assert place_of("[2001:db8::1]") != place_of("[2001:db8:0:1::1]")
+    assert place_of("[fe80::1%eth0]") == place_of("[fe80::2]")
+    assert place_of("unix") == "unix"
+
+
+def test_a_flood_of_those_who_say_nothing_keeps_nobody_out(
+    ours: Authority, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have no turns, whatever these last."""
+    monkeypatch.setattr(turns, "TURN_SECONDS", 1000.0)
+
+    async def test() -> None:
+        async with secured(ours, replace(SHORT, handshake=60.0)) as (listener, echo):
+            with ExitStack() as stack:
+                for _ in range(3 * AT_ONCE):
+                    stack.enter_context(socket.create_connection((HOST, listener.port)))
+                login = Login((EXTERNAL,), tls=Tls(ours.give("console")))
+                connection = await dial(HOST, listener.port, container="x", login=login, deadline=20)
+                await eventually(lambda: echo.peers)
+                connection.abort()
+                assert listener.entrance is not None
+                assert listener.entrance.sent_away == 0
+            # those who hang up leave at once, and are written down
+            await eventually(lambda: listener.refusals.count == 3 * AT_ONCE, 20)
+            assert len(record.lines) == MOST_LINES
+            assert not listener.entrance.tasks
 
     run(test())
 

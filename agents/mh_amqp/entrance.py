@@ -3,25 +3,25 @@
 asyncio's own servers drop a handshake that fails without a word. So a listener accepts plain sockets, reads
 nothing of them until it is their turn, and begins TLS itself: every failure has a peer and a reason. Turns
 are taken in order, for a handshake costs milliseconds and thousands of hosts may come at once after a
-broker was away: the time that a peer may take begins with its turn. A peer that lets us wait keeps its
-turn for a moment only. When turns come late, whoever comes then is sent away at once: it would give up in
-the middle, after a part of the work, and comes again when it has waited for longer each time.
+broker was away: the time that a peer may take begins with its turn. Who says nothing has no turn, and one
+that lets us wait keeps it for a moment only. When turns come late, whoever comes then is sent away at once:
+it would give up in the middle, after a part of the work, and comes again when it has waited for longer each
+time.
 """
 
 import asyncio
 import logging
 import socket
 import ssl
-from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from mh_amqp.quiet import Quiet
+from mh_amqp.refusals import host_of
+from mh_amqp.turns import Turns, place_of
+
 log = logging.getLogger(__name__)
-AT_ONCE = 64
-TURN_SECONDS = 1.0
-LATE_SECONDS = 3.0
-"""How long those who are let in line wait; agents and consoles give up after ten."""
+HUNG_UP = "TLS: the peer hung up during the handshake"
 ESTABLISHED = 1
 """TCP_ESTABLISHED, the first byte of struct tcp_info (tcp(7))."""
 
@@ -47,52 +47,6 @@ class Keeper(Protocol):
 
 
 @dataclass(slots=True)
-class Turns:
-    """So many handshakes run at a time, those that wait for their peer aside."""
-
-    free: int = AT_ONCE
-    _waiting: "deque[tuple[float, asyncio.Future[None]]]" = field(default_factory=deque)
-
-    @property
-    def waiting(self) -> int:
-        return len(self._waiting)
-
-    @property
-    def late(self) -> bool:
-        """Whether whoever is next has waited for too long already."""
-        return bool(self._waiting) and asyncio.get_running_loop().time() - self._waiting[0][0] > LATE_SECONDS
-
-    async def take(self) -> Callable[[], None]:
-        """Wait for one's turn; answers what ends it, and ends by itself soon."""
-        if self.free > 0 and not self._waiting:
-            self.free -= 1
-        else:
-            loop = asyncio.get_running_loop()
-            turn: asyncio.Future[None] = loop.create_future()
-            self._waiting.append((loop.time(), turn))
-            await turn
-        over = False
-
-        def end() -> None:
-            nonlocal over
-            timer.cancel()
-            if not over:
-                over = True
-                self._pass_on()
-
-        timer = asyncio.get_running_loop().call_later(TURN_SECONDS, end)
-        return end
-
-    def _pass_on(self) -> None:
-        while self._waiting:
-            _, turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self.free += 1
-
-
-@dataclass(slots=True)
 class Entrance:
     """Where peers of one listener come in; `seconds` is what a handshake may take. `sent_away` counts those
     who came while it was too busy."""
@@ -101,6 +55,7 @@ class Entrance:
     context: ssl.SSLContext
     seconds: float
     turns: Turns = field(default_factory=Turns)
+    quiet: Quiet = field(default_factory=Quiet)
     sent_away: int = 0
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
 
@@ -112,10 +67,11 @@ class Entrance:
         """Nobody comes in any more."""
         for task in self.tasks:
             task.cancel()
+        self.quiet.close()
 
     def begin(self, arrival: "_Arrival", transport: asyncio.Transport) -> None:
         peer = shown(transport)
-        if self.turns.late:
+        if self.turns.late(place_of(host_of(peer))):
             self.sent_away += 1
             log.debug("peer %s: sent away, %d wait for their turn", peer, self.turns.waiting)
             transport.abort()
@@ -141,7 +97,13 @@ class Entrance:
     async def _handshake(
         self, arrival: "_Arrival", transport: asyncio.Transport, peer: str
     ) -> asyncio.Transport | None:
-        end = await self.turns.take()
+        if not await self.quiet.over(transport, self.seconds):
+            self.keeper.refused(peer, f"TLS: no handshake within {self.seconds:g} s")
+            return None
+        if has_gone(transport):
+            self.keeper.refused(peer, HUNG_UP)
+            return None
+        end = await self.turns.take(place_of(host_of(peer)))
         try:
             if has_gone(transport):
                 log.debug("peer %s: went away before it was its turn", peer)
@@ -154,11 +116,11 @@ class Entrance:
         except ConnectionAbortedError:  # asyncio's word for too late
             self.keeper.refused(peer, f"TLS: no handshake within {self.seconds:g} s")
         except OSError:
-            self.keeper.refused(peer, "TLS: the peer hung up during the handshake")
+            self.keeper.refused(peer, HUNG_UP)
         else:
             if secured is not None and not arrival.lost:
                 return secured
-            self.keeper.refused(peer, "TLS: the peer hung up during the handshake")
+            self.keeper.refused(peer, HUNG_UP)
         finally:
             end()
         return None
