@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # what most processes that serve do without
 log = logging.getLogger("libmh.serve")
 STOP_SECONDS = 10.0
 CANCEL_SECONDS = 2.0
+LEAVE_SECONDS = 5.0
 DRAIN_SECONDS = 5.0
 RECHECK_SECONDS = 5.0
 FALLBACK_SECONDS = 5.0
@@ -165,15 +167,25 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
     parser = parser_for(command)
     options, config = options_and_tables(parser, argv, command.tables)
     _log_to_stderr(options.log_level)
+    leaving = threading.Timer(LEAVE_SECONDS, _leave)
+    leaving.daemon = True
     try:
         if options.audit_file:
             audit.keep(Path(options.audit_file))
-        return asyncio.run(_run(Process(command.name, options, config), command))
+        return asyncio.run(_run(Process(command.name, options, config), command, leaving))
     except (Problem, OSError) as error:  # OSError: a port in use, a directory that cannot be made ...
         print(f"{command.name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    finally:
+        leaving.cancel()
+
+
+def _leave() -> None:
+    # asyncio.run waits for threads, and one may wait for a server that never answers
+    log.warning("threads did not come back within %g s, leaving", LEAVE_SECONDS)
+    os._exit(1)
 
 
 def parser_for(command: Command) -> argparse.ArgumentParser:
@@ -201,7 +213,8 @@ def _log_to_stderr(level: str) -> None:
     )
 
 
-async def _run(process: Process, command: Command) -> int:
+async def _run(process: Process, command: Command, leaving: threading.Timer) -> int:
+    """`leaving` is started when nothing is left to do but to end."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, process)
@@ -223,6 +236,7 @@ async def _run(process: Process, command: Command) -> int:
     finally:
         for task in (body, alive, stopped, *process.tasks):
             task.cancel()
+        leaving.start()
     return 0
 
 

@@ -49,6 +49,8 @@ async def body(process: Process) -> None:
         await asyncio.Event().wait()
     if options.mode == "stubborn":
         await _stubborn()
+    if options.mode == "thread":
+        asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
     if options.mode == "drain":
         await _drain(process)
 
@@ -91,4 +93,6 @@ COMMAND = Command("served", "For tests.", body, add_options, frozenset({"authori
 if __name__ == "__main__":
     serve.STOP_SECONDS = 1.0
     serve.CANCEL_SECONDS = 0.2
+    if "thread" in sys.argv:  # others have to end in order, however slow the machine is
+        serve.LEAVE_SECONDS = 0.2
     sys.exit(main(COMMAND))

@@ -97,6 +97,16 @@ def test_a_second_signal_ends_it_at_once(mode: str) -> None:
         assert process.wait(5) == 1
 
 
+def test_a_thread_that_never_comes_back_keeps_nobody_from_ending() -> None:
+    with served("--mode", "thread") as process:
+        ready_line(process)
+        ready_line(process)
+        process.send_signal(signal.SIGTERM)
+        _, errors = rest(process)
+        assert "threads did not come back within 0.2 s, leaving" in errors
+        assert process.returncode == 1
+
+
 @pytest.mark.parametrize("mode", ["hang", "stubborn"])
 def test_a_body_that_does_not_end_is_left_behind(mode: str) -> None:
     with served("--mode", mode) as process:
