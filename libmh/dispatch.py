@@ -94,7 +94,7 @@ class Dispatcher:
         self._patient = patient
         self._readings = Readings(self._run)
         self._reading_all: dict[tuple[str, int], asyncio.Task[dict[str, Plain]]] = {}
-        self._stops: dict[str, Stop] = {}
+        self._stops: dict[str, list[Stop]] = {}
         self._outstanding = 0
         self._answered = self._failed = self._denied = 0
         self._draining = False
@@ -161,12 +161,12 @@ class Dispatcher:
         return value
 
     def stop(self, number: str) -> bool:
-        """Stop a request that changes something, by its id; whether it is one that can be stopped.
-        `not-found` when no such request runs."""
+        """Stop a request that changes something, by its id; whether it is one that can be stopped. Callers
+        choose the ids: of more that have the same, each. `not-found` when no such request runs."""
         found = self._stops.get(number)
         if found is None:
             raise NotFound(f"no operation '{number[:MAX_SHOWN]}' runs here", id=number[:MAX_SHOWN])
-        return found.pull()
+        return any([stop.pull() for stop in found])
 
     async def authorise(self, call: Call) -> None:
         """Ask the authority about a call that is prepared. Raises `NotAuthorized`, which is written down."""
@@ -236,14 +236,16 @@ class Dispatcher:
         if member.access is Access.OPEN or (request.verb is Verb.CALL and member.effect is Effect.READS):
             return await self._run(call)
         self.journal.begin(request.id, call.member.action, call.objects, request.caller.described)
-        stop = self._stops[request.id] = Stop()
+        stop = Stop()
+        self._stops.setdefault(request.id, []).append(stop)
         try:
             answer = await self._run(call, stop)
         except BaseException as error:
             self.journal.end(request.id, problem=error)
             raise
         finally:
-            if self._stops.get(request.id) is stop:
+            self._stops[request.id].remove(stop)
+            if not self._stops[request.id]:
                 del self._stops[request.id]
         self.journal.end(request.id, answer)
         return answer

@@ -100,6 +100,29 @@ def test_what_runs_can_be_stopped(tmp_path: Path) -> None:
     asyncio.run(test())
 
 
+def test_nobody_hides_what_runs_behind_its_id(tmp_path: Path) -> None:
+    """Callers choose ids, and two may choose the same."""
+
+    async def test() -> None:
+        toy = CountingToy(attends=True)
+        dispatcher = Dispatcher(toys(toy), Context(settings=Settings(tmp_path / "settings.json")))
+
+        def slow(by: str) -> "asyncio.Future[object]":
+            asked = Request(TOY, "strike_slowly", Verb.CALL, {}, Caller("test", by), id="1")
+            return asyncio.ensure_future(dispatcher.call(asked))
+
+        first = slow("one")
+        await eventually(lambda: toy.waiting)
+        second = slow("other")
+        await eventually(lambda: dispatcher.counts().outstanding == 2)
+        assert dispatcher.stop("1") is True
+        await asyncio.gather(first, second)
+        with pytest.raises(NotFound):
+            dispatcher.stop("1")
+
+    asyncio.run(test())
+
+
 def test_the_agent_tells_what_it_was_asked(tmp_path: Path) -> None:
     async def test() -> None:
         toy = CountingToy()
