@@ -166,7 +166,8 @@ class Dispatcher:
         found = self._stops.get(number)
         if found is None:
             raise NotFound(f"no operation '{number[:MAX_SHOWN]}' runs here", id=number[:MAX_SHOWN])
-        return any([stop.pull() for stop in found])
+        stopped = [stop.pull() for stop in found]
+        return any(stopped)
 
     async def authorise(self, call: Call) -> None:
         """Ask the authority about a call that is prepared. Raises `NotAuthorized`, which is written down."""
