@@ -85,9 +85,14 @@ class Fleet:
 
     def again(self) -> "Fleet":
         """The same hosts, with nothing planned."""
-        fresh = Fleet(self.compiled, self.unchanged)
-        fresh.residents = self.residents
+        fresh = self.after(self.unchanged)
         fresh._wishes = self._wishes
+        return fresh
+
+    def after(self, unchanged: frozenset[str]) -> "Fleet":
+        """The same hosts after other rules, with nothing planned."""
+        fresh = Fleet(self.compiled, unchanged)
+        fresh.residents = self.residents
         return fresh
 
     def unsettled(self) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, select
 
+from libmh.api.aggregates import HostState
 from libmh.api.conductor import Forecast, Held, RulesInForce
 from libmh.errors import Conflict
 from mh_conductor import fleetstore, held, registry, rulebook
@@ -169,7 +170,8 @@ class _Work:
     def __init__(self, connection: Connection, rules: RuleSet, now: int) -> None:
         self.stamp = registry.generation(connection)
         self.compiled = Compiled(rules)
-        self.fleet = Fleet(self.compiled, _unchanged(connection, rules))
+        self._before = registry.rules_digest(connection)
+        self.fleet = Fleet(self.compiled, _unchanged(connection, rules, self._before))
         self._now = now
         self._unsettled: list[str] = []
         fleetstore.read(connection, self.fleet)
@@ -177,13 +179,19 @@ class _Work:
     def meet(self, connection: Connection) -> None:
         """What changed since it was read; drops what was planned."""
         stamp = registry.generation(connection)
-        self.fleet = self.fleet.again()
+        before = registry.rules_digest(connection)
+        if before == self._before:
+            self.fleet = self.fleet.again()
+        else:  # others came into force since: what they made has their evidence
+            self._before = before
+            self.fleet = self.fleet.after(_unchanged(connection, self.compiled.rules, before))
         fleetstore.refresh(connection, self.fleet, self.stamp, self._now)
         self.stamp = stamp
         self._unsettled = self.fleet.unsettled()
 
     def hosts(self) -> int:
-        return len(self.fleet.residents)
+        """Of which some could move: who is gone has no place to lose, however many these are."""
+        return sum(each.state != HostState.GONE for each in self.fleet.residents.values())
 
     def most(self) -> int:
         """No more hosts than these come or go."""
@@ -216,10 +224,10 @@ class _Work:
         )
 
 
-def _unchanged(connection: Connection, rules: RuleSet) -> frozenset[str]:
+def _unchanged(connection: Connection, rules: RuleSet, digest: str) -> frozenset[str]:
     """The rules that every host was held against last and that have not changed since: what they made has
     evidence that still serves."""
-    text = rulebook.text_of(connection, registry.rules_digest(connection))
+    text = rulebook.text_of(connection, digest)
     if text is None:
         return frozenset()
     before = parse(text).by_name()
@@ -230,7 +238,7 @@ def _late(connection: Connection, work: _Work, stamp: int, now: int) -> list[Don
     """Who reported after the hosts were read, and went by the old rules without changing anything: from the
     growth of the generation on nobody else does."""
     late = select(HOSTS.c.uuid).where(
-        HOSTS.c.stamp > work.stamp, HOSTS.c.stamp < stamp, HOSTS.c.state.in_(fleetstore.REPORTED)
+        HOSTS.c.stamp > work.stamp, HOSTS.c.stamp < stamp, HOSTS.c.state == HostState.UP.value
     )
     uuids = list(connection.execute(late).scalars())
     done: list[Done] = []
