@@ -82,18 +82,32 @@ def refused_use(transport: str, identity: str, use: str, peer: str, why: str, ti
 
 
 class Json(logging.Formatter):
-    """Times are ISO 8601, UTC."""
+    """Times are ISO 8601, UTC. What no terminal should be shown, nor be taken for the end of a line, is
+    written as JSON escapes it."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         said = getattr(record, FIELDS, None) or {"message": record.getMessage()}
-        return json.dumps({"time": f"{when}.{record.msecs:03.0f}Z", **said}, ensure_ascii=False, default=str)
+        line = json.dumps({"time": f"{when}.{record.msecs:03.0f}Z", **said}, ensure_ascii=False, default=str)
+        if line.isprintable():
+            return line
+        return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in line)
+
+
+class File(logging.handlers.WatchedFileHandler):
+    """Tries again with each record: whoever is written down is not to fail because of the file."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # it was rotated away, and no new one can be opened
+            self.handleError(record)
 
 
 def keep(path: Path) -> None:
     """Keep the record in a file, too. Raises `BackendFailed` when it cannot be written."""
     try:
-        handler = logging.handlers.WatchedFileHandler(path, encoding="utf-8", errors="backslashreplace")
+        handler = File(path, encoding="utf-8", errors="backslashreplace")
         path.chmod(0o600)
     except OSError as error:
         raise BackendFailed(f"the audit file '{path}' cannot be written: {error.strerror}") from error

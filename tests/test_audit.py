@@ -44,6 +44,18 @@ def test_a_line_is_json_whatever_it_says(file: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize(
+    "odd", ["\x9b2J", "\x85", "\u2028", "\u202e", "\x7f", "\U000e0001", "\udc80", "\n\x1b[2J"]
+)
+def test_a_line_stays_one_and_harmless_whatever_it_says(file: Path, odd: str) -> None:
+    """The controls of a terminal, the other ends of lines, what turns text round."""
+    audit.record("call", "a", {"x": odd}, Caller("amqp", odd), "done", odd)
+    (line,) = file.read_text().splitlines()
+    assert line.isprintable()
+    said = json.loads(line)
+    assert said["identity"] == said["objects"]["x"] == said["request"] == odd
+
+
 def test_it_goes_on_when_the_file_was_rotated(file: Path) -> None:
     audit.record("call", "a.B.c", {}, Caller("x", "y"), "done", "1")
     file.rename(file.with_suffix(".1"))
@@ -51,6 +63,16 @@ def test_it_goes_on_when_the_file_was_rotated(file: Path) -> None:
     assert [line["action"] for line in lines(file)] == ["a.B.d"]
     logging.getLogger("libmh.audit").warning("something %s", "else")
     assert lines(file)[-1]["message"] == "something else"
+
+
+def test_a_place_that_has_gone_stops_nobody(tmp_path: Path, file: Path) -> None:
+    away = tmp_path.with_name(tmp_path.name + "-away")
+    tmp_path.rename(away)
+    for number in range(2):
+        audit.record("call", "a.B.c", {}, Caller("x", "y"), "done", str(number))
+    away.rename(tmp_path)
+    audit.record("call", "a.B.c", {}, Caller("x", "y"), "done", "2")
+    assert [line["request"] for line in lines(file)] == ["2"]
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
