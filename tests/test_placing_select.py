@@ -431,6 +431,18 @@ def questions(draw: st.DrawFn) -> Question:
 
 
 @given(snapshots(), questions())
+def test_a_rejection_costs_one_requirement_whatever_else_is_asked(
+    snapshot: Snapshot, question: Question
+) -> None:
+    """Of very many hosts and requirements, only the one that failed is put into words."""
+    of = snapshot.aggregates()
+    for each in (WHERE, *(FILTERS[name] for name in ("aggregates", "capabilities", "traits"))):
+        for part in each.parts(question):
+            for host in snapshot.hosts.values():
+                assert len(each.fit(part, host, of.get(host.uuid, [])).findings) <= 1, each.name
+
+
+@given(snapshots(), questions())
 def test_a_filter_says_of_all_what_it_says_of_each(snapshot: Snapshot, question: Question) -> None:
     of: Mapping[str, Sequence[Mapping[str, str]]] = snapshot.aggregates()
     every = list(snapshot.hosts.values())
@@ -438,6 +450,10 @@ def test_a_filter_says_of_all_what_it_says_of_each(snapshot: Snapshot, question:
         kept = each.keep(snapshot, question, every)
         single = [host for host in every if each.fit(question, host, of.get(host.uuid, []))]
         assert [host.hostname for host in kept] == [host.hostname for host in single], each.name
+        left = every
+        for part in each.parts(question):
+            left = each.keep(snapshot, part, left)
+        assert left == kept, each.name
     for policy in SHIPPED.values():
         found = answer(snapshot, question, policy, rejected=True)
         assert len(found.hosts) + len(found.rejected or ()) == found.considered == len(every)

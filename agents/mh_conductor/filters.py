@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from libmh.api.aggregates import HostState
@@ -46,14 +46,21 @@ class Question:
         return {name.strip(): value.strip() for name, _, value in pairs}
 
 
+def _whole(question: Question) -> Iterable[Question]:
+    return (question,)
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """`fit` is given a host with the metadata of its aggregates. `hints`: those that it goes by."""
+    """`fit` is given a host with the metadata of its aggregates. `hints`: those that it goes by. `parts` are
+    questions of one requirement each, which together ask what the whole does: who is told why a host does
+    not fit is not told of what comes after that."""
 
     name: str
     keep: Callable[[Snapshot, Question, Hosts], Hosts]
     fit: Callable[[Question, Known, Sequence[Metadata]], Fit]
     hints: tuple[Hint, ...] = ()
+    parts: Callable[[Question], Iterable[Question]] = _whole
 
 
 def members(groups: Iterable[Group]) -> set[str]:
@@ -119,6 +126,10 @@ def _fit_where(question: Question, host: Known, _aggregates: Sequence[Metadata])
     return Fit(tuple(_said(host, *each) for each in question.where.requirements))
 
 
+def _parts_of_where(question: Question) -> Iterator[Question]:
+    return (replace(question, where=Where((each,))) for each in question.where.requirements)
+
+
 def _said(host: Known, fact: str, requirement: Requirement) -> Finding:
     (value,) = _values_of([host], fact)
     found = requirement.match(value)
@@ -180,6 +191,10 @@ def _fit_aggregates(question: Question, _host: Known, aggregates: Sequence[Metad
     return fitting.aggregates_match(aggregates, question.asked)
 
 
+def _parts_of_aggregates(question: Question) -> Iterator[Question]:
+    return (replace(question, asked=Asked(aggregates=(each,))) for each in question.asked.aggregates)
+
+
 def _keep_capabilities(_snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
     for spec in question.asked.capabilities:
         if len(spec.path) == 1 and spec.path[0] not in fitting.NOVA_NAMES:
@@ -205,6 +220,13 @@ def _fit_capabilities(question: Question, host: Known, _aggregates: Sequence[Met
     return fitting.facts_match(host.facts, question.asked)
 
 
+def _parts_of_capabilities(question: Question) -> Iterator[Question]:
+    for each in question.asked.capabilities:
+        yield replace(question, asked=Asked(capabilities=(each,)))
+    for each in question.asked.unscoped:
+        yield replace(question, asked=Asked(unscoped=(each,)))
+
+
 def _keep_traits(_snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
     need = question.asked.required
     ban = {each.trait for each in question.asked.traits if not each.required}
@@ -215,6 +237,10 @@ def _keep_traits(_snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts
 
 def _fit_traits(question: Question, host: Known, _aggregates: Sequence[Metadata]) -> Fit:
     return fitting.has_traits(host.traits, question.asked)
+
+
+def _parts_of_traits(question: Question) -> Iterator[Question]:
+    return (replace(question, asked=Asked(traits=(each,))) for each in question.asked.traits)
 
 
 def _keep_size(_snapshot: Snapshot, question: Question, hosts: Hosts) -> Hosts:
@@ -287,7 +313,7 @@ def _fit_named(question: Question, host: Known, _aggregates: Sequence[Metadata])
     return Fit(tuple(findings))
 
 
-WHERE = Filter("where", _keep_where, _fit_where)
+WHERE = Filter("where", _keep_where, _fit_where, parts=_parts_of_where)
 """What is asked of facts: no policy goes without it."""
 FILTERS: Mapping[str, Filter] = MappingProxyType(
     {
@@ -296,9 +322,9 @@ FILTERS: Mapping[str, Filter] = MappingProxyType(
             Filter("state", _keep_up, _fit_up),
             Filter("zone", _keep_zone, _fit_zone),
             Filter("project", _keep_project, _fit_project),
-            Filter("aggregates", _keep_aggregates, _fit_aggregates),
-            Filter("capabilities", _keep_capabilities, _fit_capabilities),
-            Filter("traits", _keep_traits, _fit_traits),
+            Filter("aggregates", _keep_aggregates, _fit_aggregates, parts=_parts_of_aggregates),
+            Filter("capabilities", _keep_capabilities, _fit_capabilities, parts=_parts_of_capabilities),
+            Filter("traits", _keep_traits, _fit_traits, parts=_parts_of_traits),
             Filter("size", _keep_size, _fit_size),
             Filter(
                 "image",

@@ -26,6 +26,15 @@ SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """Hosts that a filter refused, and what it asked of them."""
+
+    by: Filter
+    question: Question
+    hosts: list[Known]
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """What a weigher says of all candidates, in their order."""
 
@@ -83,7 +92,7 @@ def answer(
         policy=policy.name,
         generation=snapshot.generation,
         warnings=list(_warnings(snapshot, question, policy)),
-        rejected=list(_rejections(snapshot, question, dropped)) if rejected else None,
+        rejected=list(_rejections(snapshot, dropped)) if rejected else None,
     )
 
 
@@ -105,17 +114,16 @@ def _hints(hints: Mapping[str, str], policy: Policy) -> Mapping[str, tuple[str, 
     }
 
 
-def _sieve(
-    snapshot: Snapshot, question: Question, policy: Policy
-) -> tuple[list[Known], list[tuple[Filter, list[Known]]]]:
+def _sieve(snapshot: Snapshot, question: Question, policy: Policy) -> tuple[list[Known], list[Dropped]]:
     """(who passes all filters, who was dropped by which)."""
     left, dropped = list(snapshot.hosts.values()), []
     for each in (WHERE, *(FILTERS[name] for name in policy.filters)):
-        kept = each.keep(snapshot, question, left)
-        if len(kept) != len(left):
-            stay = {host.uuid for host in kept}
-            dropped.append((each, [host for host in left if host.uuid not in stay]))
-        left = kept
+        for part in each.parts(question):
+            kept = each.keep(snapshot, part, left)
+            if len(kept) != len(left):
+                stay = {host.uuid for host in kept}
+                dropped.append(Dropped(each, part, [host for host in left if host.uuid not in stay]))
+            left = kept
     return left, dropped
 
 
@@ -195,16 +203,14 @@ def _sums(scales: Sequence[Scale], count: int) -> list[float]:
 # why the others do not fit
 
 
-def _rejections(
-    snapshot: Snapshot, question: Question, dropped: Sequence[tuple[Filter, list[Known]]]
-) -> Iterator[Rejected]:
+def _rejections(snapshot: Snapshot, dropped: Sequence[Dropped]) -> Iterator[Rejected]:
     aggregates = snapshot.aggregates() if dropped else {}
-    for each, hosts in dropped:
-        for host in hosts:
-            lacking = each.fit(question, host, aggregates.get(host.uuid, [])).lacking
+    for each in dropped:
+        for host in each.hosts:
+            lacking = each.by.fit(each.question, host, aggregates.get(host.uuid, [])).lacking
             if lacking is None:  # the filters agree, which tests hold them to
                 continue
-            yield Rejected(host.uuid, host.hostname, each.name, lacking.requirement, lacking.reason)
+            yield Rejected(host.uuid, host.hostname, each.by.name, lacking.requirement, lacking.reason)
 
 
 def _warnings(snapshot: Snapshot, question: Question, policy: Policy) -> Iterator[str]:
