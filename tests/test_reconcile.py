@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import insert, select
+from sqlalchemy import insert, literal, select
 
 import fleet
 from libmh.api.aggregates import Aggregate, CapabilityReport
@@ -508,3 +508,40 @@ def brought(store: Store, text: str) -> bool:
 def moves(steps: list[Step]) -> list[Step]:
     """What flaps may wait; nothing else."""
     return [each for each in steps if each.aggregate != "big"]
+
+
+ODD = fleet.RULES + (
+    '[[rule]]\nname = "os"\naggregate = "os-{os_id}"\n'
+    '[[rule]]\nname = "kernel"\naggregate = "kernel"\nrequirements = { kernel = "6.1" }\n'
+)
+
+
+@pytest.mark.parametrize("value", ["x\0y", "x" * 300, "\0"], ids=["zero", "long", "only zero"])
+def test_what_one_host_tells_keeps_nobody_from_new_rules(store_url: str, value: str) -> None:
+    """PostgreSQL holds neither U+0000 nor more than a column's width, and history has the host's words."""
+    store = open_store(store_url)
+    fleet.bring(store, fleet.RULES)
+    intake = Intake(store, NONE)
+    intake.take(fleet.report(1, 1, os_id=value, kernel=value))
+    intake.take(fleet.report(2, 1, os_id="debian", kernel="6.1"))
+    fleet.bring(store, ODD)
+    assert members(store)["os-debian"] == members(store)["kernel"] == ["node2"]
+    assert intake.take(fleet.report(2, 2, os_id=value, kernel=value)).accepted.aggregates == [
+        "arch-x86_64",
+        "avx512",
+    ]
+    store.close()
+
+
+def test_hosts_that_are_gone_make_no_change_smaller(tmp_path: Path) -> None:
+    store = filled(tmp_path, 12)
+    with store.write() as connection:
+        gone = [{"uuid": f"gone{number}", "state": "gone", "of": fleet.uuid_of(1)} for number in range(100)]
+        others = [each for each in HOSTS.c if each.name not in ("uuid", "state")]
+        for row in gone:
+            wanted = select(literal(row["uuid"]), literal(row["state"]), *others)
+            copied = wanted.where(HOSTS.c.uuid == row["of"])
+            connection.execute(insert(HOSTS).from_select(["uuid", "state", *others], copied))
+    foretold = governing(store)[0].test_rules(WIDE)
+    assert (foretold.hosts, foretold.affected, foretold.large) == (12, 12, True)
+    store.close()

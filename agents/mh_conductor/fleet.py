@@ -85,14 +85,14 @@ class Fleet:
 
     def again(self) -> "Fleet":
         """The same hosts, with nothing planned."""
-        fresh = self.after(self.unchanged)
-        fresh._wishes = self._wishes
-        return fresh
+        return self.after(self.unchanged)
 
     def after(self, unchanged: frozenset[str]) -> "Fleet":
         """The same hosts after other rules, with nothing planned."""
         fresh = Fleet(self.compiled, unchanged)
         fresh.residents = self.residents
+        if unchanged == self.unchanged:
+            fresh._wishes = self._wishes
         return fresh
 
     def unsettled(self) -> list[str]:

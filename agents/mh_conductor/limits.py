@@ -11,6 +11,7 @@ MAX_KEYS = 1000  # of one aggregate or flavor: Nova knows no limit, a store has 
 MAX_INT = 2**31 - 1
 MAX_WHO = 255
 MAX_WHY = 500
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 METADATA_KEY = re.compile(r"[a-zA-Z0-9\-_:. ]{1,255}")
 
 
@@ -39,6 +40,12 @@ def zone_fault(name: str) -> str | None:
 def storable(text: str) -> bool:
     """Whether a database can hold it: PostgreSQL refuses U+0000, and half a character has no UTF-8."""
     return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def holdable(text: str, most: int) -> str:
+    """What a database can hold of a text that a host may have made, in so many characters."""
+    cut = text[:most]
+    return cut if storable(cut) else UNSTORABLE.sub("\ufffd", cut)
 
 
 def key_fault(key: str) -> str | None:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Update, bindparam, delete, exists, insert, se
 from sqlalchemy.sql.elements import ColumnElement
 
 from mh_conductor.judge import Verdict
-from mh_conductor.limits import ZONE_KEY
+from mh_conductor.limits import MAX_NAME, ZONE_KEY, holdable, storable
 from mh_conductor.plan import Change, Current, Kind, Known, Membership, Owned, Plan, named
 from mh_conductor.records import as_json
 from mh_conductor.store import LostRace
@@ -18,6 +18,7 @@ from mh_conductor.tables import AGGREGATES, FLEET, HISTORY, HOSTS, MEMBERS, VALU
 MAX_HISTORY = 100_000
 PRUNE_EVERY = 1000
 AT_ONCE = 500
+MAX_WHY = 65_535
 
 _OTHER = MEMBERS.alias("other")
 _OTHERS = (
@@ -111,7 +112,7 @@ def view(connection: Connection, host: str, named: Iterable[str], zones: Mapping
     """What a plan for a host needs: its memberships, and the aggregates `named`. `zones` are those that the
     rules want for some of them."""
     mine = connection.execute(_MINE, {"host": host}).all()
-    names = sorted(set(named) - {row.name for row in mine})
+    names = sorted(filter(storable, set(named) - {row.name for row in mine}))
     rows = [*mine, *(connection.execute(_NAMED, {"host": host, "names": names}) if names else ())]
     values = _values(connection, [row.id for row in rows])
     known = {}
@@ -194,7 +195,17 @@ def record(connection: Connection, lines: list[dict[str, str]], now: int, who: s
     """Add to the history; `who` is whoever did it by hand."""
     if lines:
         common = {"time": now, "who": who, "rule": ""}
-        connection.execute(insert(HISTORY), [{**common, **line} for line in lines])
+        connection.execute(insert(HISTORY), [{**common, **_kept(line)} for line in lines])
+
+
+def _kept(line: Mapping[str, str]) -> dict[str, str]:
+    """The name and the reason may have a host's words in them, which are of any length and kind: one host
+    must not keep others from what is written with it."""
+    return {
+        **line,
+        "aggregate": holdable(line["aggregate"], MAX_NAME),
+        "why": holdable(line["why"], MAX_WHY),
+    }
 
 
 def advance(
