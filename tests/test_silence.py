@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 import fleet
 from libmh.context import Context
 from libmh.errors import Conflict
 from libmh.events import Event
-from mh_conductor import catalogue, held, leases, silence
+from mh_conductor import catalogue, damping, held, leases, registration, registry, silence
+from mh_conductor.damping import Note
 from mh_conductor.editing import Editing
 from mh_conductor.governing import Governing, tell_silence
 from mh_conductor.intake import Intake
@@ -297,3 +298,62 @@ def test_very_many_leave_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (waits,) = world.people.held()
     assert world.people.approve(waits.id)
     assert {world.row(number)[0] for number in range(6, 13)} == {"gone"}
+
+
+def test_a_clock_that_is_put_back_ends_nothing_for_as_long(world: World) -> None:
+    """It was a year ahead, in which a host fell silent and another one's fact was noted."""
+    world.passes(10 * MINUTE, 1)
+    with world.store.write() as connection:
+        damping.put(connection, fleet.uuid_of(1), [Note("brief", "no", world.now, (world.now,) * 5)])
+        connection.execute(update(LEASES).where(LEASES.c.name == silence.LEASE).values(until=0))
+    world.now -= 365 * 24 * HOUR
+    world.sweep()
+    world.passes(2 * HOUR, 1)
+    assert (world.row(2)[0], world.places(2)) == ("gone", ["loyal"])
+    with world.store.read() as connection:
+        assert damping.every_note(connection) == {}
+    world.passes(10 * MINUTE)
+    assert world.row()[0] == "silent"
+
+
+def test_a_trait_that_another_rule_gives_too_keeps_nobody_busy(tmp_path: Path) -> None:
+    world = crowd(tmp_path, 3)
+    fleet.bring(
+        world.store, RULES.replace('name = "loyal"\n', 'name = "loyal"\ngives = ["CUSTOM_MH_BRIEF"]\n')
+    )
+    world.passes(3 * HOUR, 2, 3)
+    assert world.row() == ("gone", '["CUSTOM_MH_BRIEF"]')
+    with world.store.read() as connection:
+        before = registry.generation(connection)
+    world.passes(10 * MINUTE, 2, 3)
+    with world.store.read() as connection:
+        assert registry.generation(connection) == before
+    world.passes(22 * HOUR, 2, 3)
+    assert world.row() == ("gone", "[]")
+
+
+@pytest.mark.parametrize("does", ["reports", "is forgotten"])
+def test_who_comes_back_or_is_forgotten_meanwhile_does_not_leave(
+    postgresql_url: str, does: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(open_store(postgresql_url))
+    world.sweep()
+    world.report(1, 2)
+    world.passes(15 * MINUTE, 2)
+    assert (world.row()[0], world.places()) == ("silent", ALL)
+    really = silence.alone
+
+    def meanwhile(connection: Connection) -> None:
+        monkeypatch.setattr(silence, "alone", really)
+        if does == "reports":
+            world.report(1)
+        else:
+            with world.store.write() as other:
+                registration.forget(other, "node1", world.now, "somebody")
+        really(connection)
+
+    monkeypatch.setattr(silence, "alone", meanwhile)
+    world.passes(2 * MINUTE, 2)
+    assert silence.alone is really
+    assert world.places() == (ALL if does == "reports" else [])
+    world.store.close()

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from libmh.api.aggregates import Evidence
 from mh_conductor.judge import Answer, Verdict, clock
+from mh_conductor.limits import holdable
 from mh_conductor.regime import FLAP_WINDOW, NANOSECONDS, Regime, duration
 from mh_conductor.tables import VERDICTS
 
@@ -100,7 +101,7 @@ def _noted(
 
 
 def _told(place: str | None) -> str:
-    return "no" if place is None else f"yes {place}"[:MAX_ANSWER]
+    return "no" if place is None else holdable(f"yes {place}", MAX_ANSWER)
 
 
 def notes_of(connection: Connection, host: str) -> dict[str, Note]:
@@ -137,6 +138,13 @@ def settled(notes: Mapping[str, Mapping[str, Note]], regime: Regime, before: int
             for each in by_rule.values()
         )
     ]
+
+
+def put_back(connection: Connection, now: int) -> None:
+    """Let what is of a later time than now be of now: so it ends in time."""
+    for row in connection.execute(select(VERDICTS).where(VERDICTS.c.since > now)).all():
+        changes = tuple(min(moment, now) for moment in json.loads(row.changes))
+        put(connection, row.host, [Note(row.rule, row.answer, now, changes)])
 
 
 def forget(connection: Connection, now: int) -> None:

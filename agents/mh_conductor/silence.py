@@ -27,7 +27,7 @@ from mh_conductor.registry import Done
 from mh_conductor.replan import follow, replan
 from mh_conductor.rulebook import Rulebook
 from mh_conductor.rules import Rule, RuleSet
-from mh_conductor.store import Store, again
+from mh_conductor.store import Store, again, alone
 from mh_conductor.tables import HOSTS, LEASES, MEMBERS
 
 log = logging.getLogger("mh_conductor.silence")
@@ -121,6 +121,7 @@ class Silence:
             found.held = _hold(connection, compiled, leavers, now)
         else:
             _let_go(connection)
+            leavers = _still(connection, compiled, since, now, leavers)
             touched += _leave(connection, compiled, leavers[:AT_ONCE], now, found)
             found.more = len(leavers) > AT_ONCE
         touched += _release(connection, compiled, before, now, found)
@@ -145,6 +146,7 @@ class Silence:
         again(self._store, lambda connection: held.drop(connection, waits.shown.id))
 
     def _dismiss(self, connection: Connection, shown: set[str]) -> Swept:
+        alone(connection)
         now, compiled = self._clock(connection), self._book.current(connection)
         leavers = [each for each in _leavers(connection, compiled, 0, now) if each.row.uuid in shown]
         found = Swept(more=len(leavers) > AT_ONCE)
@@ -161,11 +163,22 @@ def _hear(connection: Connection, now: int) -> tuple[int, int]:
         connection.execute(insert(LEASES), {"name": HEARING, "holder": str(now), "until": now})
         return now, now
     since = int(row.holder)
-    if now - row.until > DEAF_SECONDS * NANOSECONDS:
+    if row.until - now > DEAF_SECONDS * NANOSECONDS:
+        log.warning("the clock was put back from %s: silence counts from now on", clock(row.until))
+        _put_back(connection, now)
+        since = now
+    elif now - row.until > DEAF_SECONDS * NANOSECONDS:
         log.info("nobody has heard the hosts since %s: their silence counts from now on", clock(row.until))
         since = now
     connection.execute(_HEAR.values(holder=str(since), until=now))
-    return since, row.until
+    return since, min(row.until, now)
+
+
+def _put_back(connection: Connection, now: int) -> None:
+    """What has yet to come by the clock as it is now counts as of now; else it would for as long."""
+    for column in (HOSTS.c.last_seen, HOSTS.c.state_since):
+        connection.execute(update(HOSTS).where(column > now).values({column.name: now}))
+    damping.put_back(connection, now)
 
 
 def _mark(connection: Connection, compiled: Compiled, since: int, now: int, found: Swept) -> list[str]:
@@ -214,6 +227,17 @@ def _leavers(connection: Connection, compiled: Compiled, since: int, now: int) -
     return leavers
 
 
+def _still(
+    connection: Connection, compiled: Compiled, since: int, now: int, leavers: list[Leaver]
+) -> list[Leaver]:
+    """Those that have not come back, nor were forgotten, until nobody else changes hosts."""
+    if not leavers:
+        return []
+    alone(connection)
+    found = {each.row.uuid for each in leavers}
+    return [each for each in _leavers(connection, compiled, since, now) if each.row.uuid in found]
+
+
 def _owners(connection: Connection, hosts: Sequence[str]) -> Mapping[str, list[str]]:
     owners: dict[str, list[str]] = {}
     for start in range(0, len(hosts), AT_ONCE):
@@ -224,10 +248,14 @@ def _owners(connection: Connection, hosts: Sequence[str]) -> Mapping[str, list[s
 
 
 def _affects(compiled: Compiled, over: int, owners: Iterable[str], given: Sequence[str]) -> bool:
-    rules = {compiled.rules.rules[at].name: compiled.rules.rules[at] for at in members(over)}
-    if any(owner in rules for owner in owners):
+    if any(over >> compiled.index[owner] & 1 for owner in owners if owner in compiled.index):
         return True
-    return any(trait in rule.gives for rule in rules.values() for trait in given) and bool(given)
+    if not given:
+        return False
+    # what a rule gives too that the host has some grace left of stays
+    rules = compiled.rules.rules
+    stays = {trait for at in members(compiled.all & ~over) for trait in rules[at].gives}
+    return any(trait not in stays for trait in given)
 
 
 def _too_many(connection: Connection, compiled: Compiled, refused: int, now: int) -> bool:
@@ -328,6 +356,8 @@ def _release(connection: Connection, compiled: Compiled, before: int, now: int, 
     notes = damping.every_note(connection)
     steady = damping.settled(notes, compiled.rules.regime, before, now)
     up = select(HOSTS.c.uuid).where(HOSTS.c.uuid.in_(steady), HOSTS.c.state == HostState.UP.value)
+    if steady:
+        alone(connection)  # what they tell, and whether they are there, has to stay what is read now
     uuids = list(connection.execute(up).scalars()) if steady else []
     for subject in fleetstore.subjects(connection, uuids, compiled):
         found.done.extend(replan(connection, subject, compiled, now).done)
