@@ -67,6 +67,15 @@ def test_a_lease_ends_by_the_time_of_the_store(store_url: str) -> None:
     assert not take(store, "a")
 
 
+def test_a_clock_that_is_set_back_leaves_no_lease_to_the_dead(store_url: str) -> None:
+    store = open_store(store_url)
+    assert take(store, "a")
+    with store.write() as connection:
+        connection.execute(update(LEASES).values(until=LEASES.c.until + 60 * MINUTE))
+    assert take(store, "b")
+    assert not take(store, "a")
+
+
 def beat(store: Store, tally: Tally) -> None:
     workers.beat(store, tally)
 
@@ -113,6 +122,22 @@ def test_who_has_died_is_not_told_and_goes(store_url: str) -> None:
         assert connection.execute(select(WORKERS.c.id)).scalars().all() == ["other"]
 
 
+def test_a_clock_that_is_set_back_leaves_nobody_alive_for_ever(store_url: str) -> None:
+    store = open_store(store_url)
+    dead, alive = Tally(), Tally(id="other")
+    for each in (dead, alive):
+        beat(store, each)
+    with store.write() as connection:
+        connection.execute(update(WORKERS).values(last_seen=WORKERS.c.last_seen + 60 * MINUTE))
+        protocol.admit(connection, "2.0")
+    with store.read() as connection:
+        assert workers.alive(connection) == []
+    beat(store, alive)
+    with store.read() as connection:
+        assert [each.id for each in workers.alive(connection)] == ["other"]
+        assert connection.execute(select(WORKERS.c.id)).scalars().all() == ["other"]
+
+
 def test_a_newer_minor_works_beside_an_older(store_url: str) -> None:
     store = open_store(store_url)
     set_protocol(store, "1.7")
@@ -125,16 +150,16 @@ def test_a_newer_minor_works_beside_an_older(store_url: str) -> None:
     assert get_protocol(store) == "1.10"
 
 
-def test_what_a_newer_minor_added_is_left_alone(store_url: str) -> None:
+def test_what_a_newer_minor_added_is_left_alone(new_store_url: str) -> None:
     """Its migration is one that this program does not have."""
-    store = open_store(store_url)
+    store = open_store(new_store_url)
     with store.write() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
         connection.execute(text("ALTER TABLE hosts ADD COLUMN mood VARCHAR(16) NOT NULL DEFAULT 'good'"))
         connection.execute(text("CREATE TABLE moods (id INTEGER PRIMARY KEY)"))
         connection.execute(update(FLEET).values(protocol="1.1"))
     store.close()
-    taken = Intake(open_store(store_url), fleet.rules())
+    taken = Intake(open_store(new_store_url), fleet.rules())
     assert taken.take(fleet.report()).accepted.generation == 1
     with taken._store.read() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "9999"

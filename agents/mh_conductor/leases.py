@@ -11,12 +11,15 @@ from mh_conductor import clock
 from mh_conductor.tables import LEASES
 
 SECOND = 10**9
+SLACK = 60 * SECOND
 
 _TAKE = (
     update(LEASES)
     .where(
         LEASES.c.name == bindparam("which"),
-        (LEASES.c.holder == bindparam("mine")) | (LEASES.c.until <= bindparam("now")),
+        (LEASES.c.holder == bindparam("mine"))
+        | (LEASES.c.until <= bindparam("now"))
+        | (LEASES.c.until > bindparam("latest")),
     )
     .values(holder=bindparam("mine"), until=bindparam("end"))
 )
@@ -25,10 +28,12 @@ _LEAVE = delete(LEASES).where(LEASES.c.name == bindparam("which"), LEASES.c.hold
 
 def take(connection: Connection, name: str, holder: str, seconds: float) -> bool:
     """Take a lease that is free or has run out, or hold on to one's own, for `seconds` from now; whether
-    `holder` has it then."""
+    `holder` has it then. All who take one take it for as long: one that ends much later is from before the
+    store's clock was set back, and may be that of a process which is long dead."""
     now = clock.now(connection)
     end = now + int(seconds * SECOND)
-    if connection.execute(_TAKE, {"which": name, "mine": holder, "now": now, "end": end}).rowcount:
+    values = {"which": name, "mine": holder, "now": now, "end": end, "latest": end + SLACK}
+    if connection.execute(_TAKE, values).rowcount:
         return True
     if holder_of(connection, name):
         return False

@@ -7,7 +7,7 @@ major version takes the store over when no process of the older is alive any mor
 
 import re
 
-from sqlalchemy import Connection, inspect, select, update
+from sqlalchemy import ColumnElement, Connection, inspect, select, update
 
 from libmh.errors import BackendFailed
 from mh_conductor import clock
@@ -81,7 +81,13 @@ def _number(version: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def living(connection: Connection) -> ColumnElement[bool]:
+    """Of `WORKERS`: those that told lately that they live. What was told in the future was so before the
+    store's clock was set back."""
+    now, lately = clock.now(connection), ALIVE_SECONDS * SECOND
+    return WORKERS.c.last_seen.between(now - lately, now + lately)
+
+
 def _alive(connection: Connection) -> list[str]:
-    since = clock.now(connection) - ALIVE_SECONDS * SECOND
-    query = select(WORKERS.c.id).where(WORKERS.c.last_seen > since).order_by(WORKERS.c.id)
+    query = select(WORKERS.c.id).where(living(connection)).order_by(WORKERS.c.id)
     return list(connection.execute(query).scalars())

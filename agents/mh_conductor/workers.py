@@ -32,7 +32,10 @@ MAX_ERROR = 500
 
 _WRITE = update(WORKERS).where(WORKERS.c.id == bindparam("which"))
 _LEAVE = delete(WORKERS).where(WORKERS.c.id == bindparam("which"))
-_BURY = delete(WORKERS).where(WORKERS.c.last_seen < bindparam("before"))
+# a row of the future is from before the store's clock was set back: who lives writes it anew
+_BURY = delete(WORKERS).where(
+    (WORKERS.c.last_seen < bindparam("before")) | (WORKERS.c.last_seen > bindparam("after"))
+)
 
 
 def this_process() -> str:
@@ -111,7 +114,8 @@ def write(connection: Connection, tally: Tally) -> None:
         who = {"id": tally.id, "version": software_version(), "protocol": protocol.PROTOCOL}
         connection.execute(insert(WORKERS), {**who, "started": tally.started, **values})
     once.forget(connection)
-    connection.execute(_BURY, {"before": now - STALE_SECONDS * SECOND})
+    stale = STALE_SECONDS * SECOND
+    connection.execute(_BURY, {"before": now - stale, "after": now + stale})
 
 
 def leave(connection: Connection, tally: Tally) -> None:
@@ -121,8 +125,7 @@ def leave(connection: Connection, tally: Tally) -> None:
 
 def alive(connection: Connection) -> list[Worker]:
     """The processes that live, by id."""
-    since = clock.now(connection) - protocol.ALIVE_SECONDS * SECOND
-    rows = connection.execute(select(WORKERS).where(WORKERS.c.last_seen > since).order_by(WORKERS.c.id))
+    rows = connection.execute(select(WORKERS).where(protocol.living(connection)).order_by(WORKERS.c.id))
     return [
         Worker(**{name: value for name, value in row.items() if name in SHOWN}) for row in rows.mappings()
     ]
