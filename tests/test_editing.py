@@ -1,5 +1,6 @@
 """What people change of aggregates: Nova's semantics and messages, on each kind of store."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,11 +10,13 @@ from sqlalchemy import select, update
 
 import fleet
 from libmh.api.aggregates import Aggregate
+from libmh.api.placement import Flavor
 from libmh.caller import Caller, answering
-from libmh.errors import Conflict, InvalidArguments, NotFound, Problem
+from libmh.errors import Conflict, InvalidArguments, NotFound, Problem, Timeout
 from libmh.events import Event, Hub
 from mh_conductor import catalogue, registry
 from mh_conductor.editing import Editing
+from mh_conductor.flavors import Flavors
 from mh_conductor.history import history
 from mh_conductor.intake import Intake
 from mh_conductor.limits import MAX_KEYS
@@ -65,6 +68,27 @@ def refused(hand: Hand, kind: type[Problem], message: str, call: Callable[[], ob
     assert type(caught.value) is kind
     assert caught.value.message == message
     assert (hand.state(), hand.generation(), hand.events) == before
+
+
+def test_nothing_comes_of_what_nobody_waits_for_any_more(hand: Hand) -> None:
+    given_up = time.monotonic() - 1
+    late = "the store did not take it in before whoever asked gave up, nothing was changed"
+
+    def asked(call: Callable[[], object]) -> None:
+        with answering(ANNA, given_up):
+            call()
+
+    made = hand.editing.create("one")
+    flavors = Flavors(hand.store)
+    flavor = Flavor("f", "f", 1, 1, 0, {}, 0, 0, 0)
+    for call in (
+        partial(hand.editing.create, "two"),
+        partial(hand.editing.set_metadata, made.id, {"a": "b"}),
+        partial(hand.editing.delete, made.id),
+        partial(flavors.create, flavor),
+    ):
+        refused(hand, Timeout, late, partial(asked, call))
+    assert flavors.create(flavor).id == "f"
 
 
 def test_making_and_deleting(hand: Hand) -> None:

@@ -91,6 +91,9 @@ def test_a_password_is_not_shown() -> None:
         "postgresql+pg8000://u:secret@h/d",
         "mysql://u:secret@h/d",
         "postgresql://u:secret@h:port/d",
+        "mysql://u:top:secret@h/d",
+        "mysql://u:top@secret@h/d?password=secret",
+        "mysql://u:top/secret@h/d",
     ):
         with pytest.raises(InvalidArguments, match=r"u:\*\*\*@h") as caught:
             open_store(url)

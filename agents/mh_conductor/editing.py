@@ -29,7 +29,7 @@ from mh_conductor.hosts import Standing
 from mh_conductor.limits import MAX_KEYS, MAX_WHO, MAX_WHY, ZONE_KEY, name_fault, zone_fault
 from mh_conductor.metadata import check, check_metadata, described
 from mh_conductor.plan import Kind
-from mh_conductor.store import LostRace, Store, again, alone
+from mh_conductor.store import LostRace, Store, again, alone, in_time
 from mh_conductor.tables import AGGREGATES, MEMBERS, VALUES
 
 MAX_RIVALS = 50
@@ -172,7 +172,9 @@ class Editing:
 
         def once(connection: Connection) -> Edited:
             alone(connection)
-            return attempt(Start(connection, who, self._clock()))
+            edited = attempt(Start(connection, who, self._clock()))
+            in_time()
+            return edited
 
         edited = again(self._store, once)
         for at, note in enumerate(edited.notes, 1):

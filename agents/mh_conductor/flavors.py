@@ -17,7 +17,7 @@ from libmh.errors import Conflict, InvalidArguments, NotFound
 from mh_conductor import registry
 from mh_conductor.limits import MAX_INT, MAX_KEYS, MAX_WHO, MAX_WHY, is_printable, name_fault, storable
 from mh_conductor.metadata import check, check_metadata, described
-from mh_conductor.store import LostRace, Store, again
+from mh_conductor.store import LostRace, Store, again, in_time
 from mh_conductor.tables import FLAVORS, SPECS
 
 MAX_DESCRIPTION = 65535
@@ -121,7 +121,13 @@ class Flavors:
 
     def _run(self, change: Callable[[Start], Flavor]) -> Flavor:
         who = asking().described[:MAX_WHO]
-        return again(self._store, lambda connection: change(Start(connection, who, self._clock())))
+
+        def attempt(connection: Connection) -> Flavor:
+            changed = change(Start(connection, who, self._clock()))
+            in_time()
+            return changed
+
+        return again(self._store, attempt)
 
 
 def check_flavor(flavor: Flavor) -> None:

@@ -16,7 +16,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as NoneFree
 
-from libmh.errors import BackendFailed, Conflict, InvalidArguments, Problem, Unavailable
+from libmh.caller import time_left
+from libmh.errors import BackendFailed, Conflict, InvalidArguments, Problem, Timeout, Unavailable
 from mh_conductor import once, postgresql, protocol, sqlite
 from mh_conductor.limits import DEFAULT_ZONE, zone_fault
 
@@ -29,7 +30,7 @@ DEFAULT = "mh_default_zone"
 MAX_CONNECTIONS = 20
 MIGRATIONS = Path(__file__).parent / "migrations"
 EXPECTED = "expected sqlite:///PATH or postgresql+psycopg://[USER[:PASSWORD]@][HOST[:PORT]]/DATABASE"
-PASSWORD = re.compile(r"(?<=:)[^:@]*(?=@)")
+PASSWORD = re.compile(r"(?<=://)([^/:@?]*):.*@|(?<=password=)[^&]*")
 
 
 class LostRace(Conflict):
@@ -111,6 +112,13 @@ def again(store: Store, attempt: Callable[[Connection], T]) -> T:
     raise Unavailable(f"the store changed under {MAX_ATTEMPTS} attempts, try again later")
 
 
+def in_time() -> None:
+    """Last in a transaction: whoever asked may have been told meanwhile that there was no answer, and do it
+    another way; then nothing comes of it. Raises `Timeout`."""
+    if not time_left():
+        raise Timeout("the store did not take it in before whoever asked gave up, nothing was changed")
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """The database's failures as ours."""
@@ -167,7 +175,7 @@ def open_store(url: str, default_zone: str = DEFAULT_ZONE) -> Store:
 
 
 def _checked(text: str) -> URL:
-    shown = PASSWORD.sub("***", text)
+    shown = PASSWORD.sub(lambda found: "***" if found[1] is None else f"{found[1]}:***@", text)
     try:
         url = make_url(text)
     except (ArgumentError, ValueError) as error:  # a port that is no number
