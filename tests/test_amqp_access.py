@@ -229,7 +229,7 @@ def deaf(_delivery: Delivery) -> None:
 async def outcome_of(sender: Sender, raw: bytes) -> Outcome:
     answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     sender.send(raw, on_outcome=answered.set_result)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         return await answered
 
 

@@ -30,7 +30,7 @@ from mh_amqp.upkeep import Pace
 from test_amqp_engine import run
 from waiting import eventually
 
-SOON = 5 / 86_400
+SOON = 10 / 86_400
 """Days: time enough to connect on a machine that is busy."""
 SECONDS = 60
 

@@ -190,9 +190,9 @@ def test_without_a_conductor_and_interrupted(tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        wait_for(lambda: fleet_.ran("b") == 1, 20)
+        wait_for(lambda: fleet_.ran("b") == 1, 60)
         asking.send_signal(signal.SIGINT)
-        out, _ = asking.communicate(timeout=15)
+        out, _ = asking.communicate(timeout=60)
         assert asking.returncode == 130
         told = json.loads(out)
         assert states(told) == {"a": "answered", "b": "unknown", "c": "not-asked"}
