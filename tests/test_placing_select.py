@@ -1,6 +1,7 @@
 """Where something fits: asked of a conductor, over hosts that reported and aggregates that people made."""
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -28,7 +29,7 @@ from mh_conductor.placing import Placing, answer
 from mh_conductor.policies import SHIPPED, policies
 from mh_conductor.service import FleetAggregates
 from mh_conductor.store import Store, open_store
-from mh_conductor.tables import HOSTS
+from mh_conductor.tables import FLEET, HOSTS
 
 SCOPE = "aggregate_instance_extra_specs:"
 
@@ -351,6 +352,42 @@ def test_what_another_process_writes_is_seen_at_once(conductor: Fleet) -> None:
         assert measured == Inventory(other).current()
     finally:
         other.close()
+
+
+def test_a_store_that_was_put_back_is_read_anew(conductor: Fleet) -> None:
+    inventory = Inventory(conductor.store)
+    before = inventory.current()
+    with conductor.store.write() as connection:  # as it was, of an older generation
+        connection.execute(update(HOSTS).values(stamp=1))
+        connection.execute(update(HOSTS).where(HOSTS.c.hostname == "node2").values(hostname="was2"))
+        connection.execute(update(FLEET).values(generation=before.generation - 1))
+    after = inventory.current()
+    assert [host.hostname for host in after.hosts.values()] == ["node1", "node3", "node4", "was2"]
+    assert after == Inventory(conductor.store).current()
+
+
+def test_what_is_measured_is_seen_although_the_clock_was_put_back(conductor: Fleet) -> None:
+    inventory = Inventory(conductor.store)
+    ahead = time.time_ns() + 3600 * 10**9
+    with conductor.store.write() as connection:
+        connection.execute(update(HOSTS).values(last_seen=ahead))
+    inventory.current()
+    with conductor.store.write() as connection:  # as who looks for silent hosts mends it
+        connection.execute(update(HOSTS).values(last_seen=ahead - 3600 * 10**9))
+        mine = update(HOSTS).where(HOSTS.c.uuid == fleet.uuid_of(1))
+        connection.execute(mine.values(metrics='{"load_1m": 3.5}'))
+    measured = inventory.current()
+    assert measured.hosts[fleet.uuid_of(1)].raws == (None, None, -3.5)
+    assert measured == Inventory(conductor.store).current()
+
+
+def test_what_hosts_no_longer_report_is_forgotten(conductor: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mh_conductor.inventory.MAX_SHARED_TEXT", 100_000)
+    inventory = Inventory(conductor.store)
+    for number in range(8):
+        conductor.report(1, blob=f"{number}" * 40_000, many=[f"{number}" * 20_000])
+        assert inventory.current().hosts[fleet.uuid_of(1)].facts["blob"] == f"{number}" * 40_000
+    assert sum(len(each) for each in inventory._shared if isinstance(each, str)) < 200_000
 
 
 # the bulk and the single answer are the same

@@ -24,6 +24,7 @@ from mh_conductor.tables import AGGREGATES, HOSTS, MEMBERS, VALUES
 
 MARGIN = 10 * 10**9
 MAX_SHARED = 1_000_000
+MAX_SHARED_TEXT = 64 * 1024 * 1024
 AT_ONCE = 500
 
 _HOSTS = select(
@@ -96,6 +97,7 @@ class Inventory:
     _last: Snapshot | None = None
     _newest: int = 0
     _shared: dict[Any, Any] = field(default_factory=dict)
+    _text: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def current(self) -> Snapshot:
@@ -103,8 +105,8 @@ class Inventory:
         with self._lock, self.store.read() as connection:
             generation = registry.generation(connection)
             last = self._last
-            if last is None:
-                last = Snapshot(-1, {}, {}, {})
+            if last is None or generation < last.generation:  # the store was put back: nothing is known
+                last, self._newest = Snapshot(-1, {}, {}, {}), 0
             if last.generation != generation:
                 last = self._changed(connection, last, generation)
             self._last = self._measured(connection, last)
@@ -126,8 +128,10 @@ class Inventory:
         return hosts
 
     def _known(self, row: Any) -> Known:
-        if len(self._shared) > MAX_SHARED:  # what hosts no longer report would stay for ever
+        # what hosts no longer report would stay for ever
+        if len(self._shared) > MAX_SHARED or self._text > MAX_SHARED_TEXT:
             self._shared.clear()
+            self._text = 0
         told = json.loads(row.report) if row.report else {}
         facts = {
             self._one(name): self._one(fact["value"])
@@ -141,21 +145,22 @@ class Inventory:
 
     def _one(self, value: Any) -> Any:
         """The one object that stands for all that are equal to it."""
-        if isinstance(value, str):
-            return self._shared.setdefault(value, value)
         try:
-            # by type as well: 1, 1.0 and true are equal, and are not the same text
-            key = (list, tuple(map(_typed, value))) if isinstance(value, list) else _typed(value)
-            return self._shared.setdefault(key, value)
+            found = self._shared.setdefault(_key(value), value)
         except TypeError:  # a map, or a list that holds more than scalars
             return value
+        if found is value and isinstance(value, str | list):
+            self._text += len(str(value))
+        return found
 
     def _measured(self, connection: Connection, last: Snapshot) -> Snapshot:
         newest = connection.execute(_NEWEST).scalar() or 0
         if newest == self._newest:
             return last
         fresh: dict[str, Known] = {}
-        for uuid, seen, metrics in connection.execute(_SEEN, {"after": self._newest - MARGIN}):
+        # the clock was put back: what came since may be anywhere
+        after = self._newest - MARGIN if newest > self._newest else 0
+        for uuid, seen, metrics in connection.execute(_SEEN, {"after": after}):
             host = last.hosts.get(uuid)
             if host is not None and host.last_seen != seen:
                 raws = weighing.raws_of(json.loads(metrics), host.facts)
@@ -166,6 +171,13 @@ class Inventory:
 
 def _moves(was: Known | None, host: Known) -> bool:
     return was is None or was.hostname != host.hostname
+
+
+def _key(value: Any) -> Any:
+    # by type as well: 1, 1.0 and true are equal, and are not the same text
+    if isinstance(value, str):
+        return value
+    return (list, tuple(map(_typed, value))) if isinstance(value, list) else _typed(value)
 
 
 def _typed(value: Any) -> tuple[type, Any]:
