@@ -114,6 +114,8 @@ def test_a_host_speaks_for_no_conductor() -> None:
         ("mh.event.*.secret", False),
         ("mh.event.b.#", True),
         ("mh.event.b.*.c", True),
+        ("mh.event.c.#", False),  # some of it may be
+        ("mh.event.c.*.d", False),
         ("other.x", True),
         ("other.y", False),
     ],
@@ -121,13 +123,23 @@ def test_a_host_speaks_for_no_conductor() -> None:
 def test_a_pattern_may_bring_nothing_that_is_denied(address: str, *, may: bool) -> None:
     table = {
         "rules": [
-            {"deny": "mh.event.a.s*", "to": "receive"},
+            {"deny": ["mh.event.a.s*", "mh.event.c.{host}.d"], "to": "receive"},
             {"allow": ["mh.event.*", "other.x"], "to": "receive"},
         ]
     }
     config = {"access": {"x": "mine"}, "addresses": {"mine": table}}
     assert judged(config, "x", "receive", address) is may
     assert not judged(config, "x", "send", "mh.event.a.b")
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "MAX_KNOWN", 10)
+    found = Access(rules_of({"access": {"x": "operator"}}))
+    for number in range(25):
+        assert found.judge("x", Way.SEND, f"q{number}").allowed
+        assert found.judge("x", Way.SEND, f"q{number}" + "\U0001f600" * 1000).allowed
+        assert len(found._known) <= 10
+    assert max(len(address) for _, _, address in found._known) < 10
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,17 @@ def test_a_line_that_a_full_disk_has_cut_is_none(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "kept").read_text() == f"{OTHER} CN=other\n"
 
 
+def test_it_is_told_when_no_more_is_kept(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(owners, "MAX_EACH", 2)
+    found = Owners()
+    for number in range(5):
+        found.claim("CN=one", f"{number:032x}")
+    assert [found.is_one("CN=one", f"{number:032x}") for number in range(3)] == [True, True, False]
+    assert caplog.text.count("no more is kept") == 1
+
+
 def test_a_place_that_cannot_be_written_stops_nobody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

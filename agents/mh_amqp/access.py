@@ -47,6 +47,8 @@ MAX_PATTERN = 300
 MAX_RULES = 1000
 MAX_FILE = 1 << 20
 MAX_KNOWN = 20_000
+MAX_NAMED = 300
+"""What is longer than this, with the name of who asks, is looked at each time."""
 LOOK_SECONDS = 1.0
 TABLES = frozenset({"access", "addresses", "hosts"})
 WILD = re.compile(r"[*?\[]")
@@ -143,7 +145,7 @@ class Access:
         found = self._known.get(key)
         if found is None:
             found, lasting = self._judged(rules, identity, way, address)
-            if lasting:
+            if lasting and len(identity) + len(address) <= MAX_NAMED:
                 if len(self._known) >= MAX_KNOWN:
                     self._known.clear()
                 self._known[key] = found
@@ -167,7 +169,7 @@ class Access:
         return Verdict(allowed=False, why=f"its role is '{role}', no rule of which fits"), lasting
 
     def _fits(self, rule: Rule, pattern: str, identity: str, way: Way, address: str) -> bool:
-        if HOST in pattern:
+        if HOST in pattern and not (has_wildcards(address) and not rule.allows):
             head, _, tail = pattern.partition(HOST)
             if has_wildcards(address) or not (address.startswith(head) and address.endswith(tail)):
                 return False
@@ -175,7 +177,7 @@ class Access:
             return known(identity, address[len(head) : len(address) - len(tail)])
         if not has_wildcards(address):
             return fnmatch.fnmatchcase(address, pattern)
-        wanted, meant = _head(WORDS, address), _head(WILD, pattern)
+        wanted, meant = _head(WORDS, address), _head(WILD, pattern).partition(HOST)[0]
         if rule.allows:  # all that the subscription could bring has to be allowed
             return pattern == meant + "*" and wanted.startswith(meant)
         return wanted.startswith(meant) or meant.startswith(wanted)  # nothing of it may be denied

@@ -60,6 +60,7 @@ class Owners:
     _seen: tuple[int, int, int] = (0, 0, 0)
     _looked: float = 0.0
     _complained: bool = False
+    _full: bool = False
 
     def declare(self, table: Declared) -> None:
         """What `[hosts]` says is in force from now on."""
@@ -96,6 +97,12 @@ class Owners:
             log.info("host %s is '%s' from now on", uuid, identity)
             self._kept[uuid] = identity
             self._write(uuid, identity)
+        elif not self._full:
+            self._full = True
+            log.warning(
+                "no more is kept of whose hosts are whose: there are %d, %d of them '%s'",
+                *(len(self._kept), self._counts[identity], identity),
+            )
 
     def _bound(self, identity: str) -> frozenset[str] | None:
         """The hosts that an identity is by declaration or by name; None where neither says."""
