@@ -8,7 +8,6 @@ import hashlib
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -19,6 +18,7 @@ from sqlalchemy import Connection
 from libmh.api.aggregates import Accepted, CapabilityReport, HostState
 from libmh.errors import Conflict, InvalidArguments, Unavailable
 from libmh.spec import Plain
+from mh_conductor import clock as stores_clock
 from mh_conductor import hosts, registry, rulebook
 from mh_conductor.compiled import Compiled
 from mh_conductor.hosts import Arrival, Standing
@@ -107,13 +107,13 @@ class Intake:
         self,
         store: Store,
         rules: RuleSet,
-        clock: Callable[[], int] = time.time_ns,
+        clock: Callable[[], int] | None = None,
         senders: Senders = ANYBODY,
     ) -> None:
         self._store = store
         self._rules = rules
         self._book = Rulebook(rules)
-        self._clock = clock
+        self._clock = stores_clock.Steady() if clock is None else lambda _connection: clock()
         self._senders = senders
 
     def take(
@@ -148,7 +148,7 @@ class Intake:
                 _tell_replay(was, arrival)
                 return self._unchanged(connection, was, arrival)
             if was.digest == arrival.digest and was.state == HostState.UP and tied == arrival.identity:
-                hosts.touch(connection, was, arrival, self._clock())
+                hosts.touch(connection, was, arrival, self._clock(connection))
                 return self._unchanged(connection, was, arrival)
         return self._change(connection, was, report, arrival)
 
@@ -156,7 +156,7 @@ class Intake:
         self, connection: Connection, was: Standing | None, report: CapabilityReport, arrival: Arrival
     ) -> Outcome:
         reporting(connection)
-        now = self._clock()
+        now = self._clock(connection)
         generation = hosts.put(connection, was, arrival, now)
         taken_over = was is not None and was.uuid != arrival.uuid
         if was is not None and taken_over:
