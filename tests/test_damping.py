@@ -19,7 +19,7 @@ from mh_conductor.regime import FLAP_WINDOW, NANOSECONDS, Regime
 from mh_conductor.rules import RuleSet
 from mh_conductor.silence import Silence
 from mh_conductor.store import Store, open_store
-from mh_conductor.tables import HISTORY, VERDICTS
+from mh_conductor.tables import HISTORY, HOSTS, VERDICTS
 
 NONE = RuleSet(())
 RULES = """
@@ -209,3 +209,25 @@ def test_notes_come_back_as_they_were_put(world: World) -> None:
         damping.put(connection, fleet.uuid_of(1), [Note("big", "no", 3, (3,)), note])
         assert damping.notes_of(connection, fleet.uuid_of(1)) == {"big": note}
         assert damping.every_note(connection) == {fleet.uuid_of(1): {"big": note}}
+
+
+def test_a_trait_flaps_no_more_than_a_place(store_url: str) -> None:
+    world = World(open_store(store_url))
+    fleet.bring(world.store, RULES.replace('aggregate = "big"', 'gives = ["CUSTOM_MH_BIG"]'))
+
+    def given_now() -> str:
+        with world.store.read() as connection:
+            query = select(HOSTS.c.given).where(HOSTS.c.uuid == fleet.uuid_of(1))
+            return connection.execute(query).scalar_one()
+
+    seen = []
+    for memory in (16, 64, 16, 64, 16, 64):
+        world.tells(memory)
+        seen.append(given_now())
+    has, lacks = '["CUSTOM_MH_BIG"]', "[]"
+    assert seen == [lacks, has, lacks, has, has, has]
+    world.tells(16)
+    assert given_now() == has
+    world.passes(11 * MINUTE)
+    assert given_now() == lacks
+    world.store.close()

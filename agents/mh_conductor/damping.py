@@ -5,7 +5,7 @@ pure: verdicts and what was noted -> verdicts, and what is to be noted.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, delete, insert, select
@@ -59,8 +59,10 @@ def damp(
     notes: Mapping[str, Note],
     regime: Regime,
     now: int,
+    given: Collection[str] = (),
 ) -> Damped:
-    """`memberships` are the host's, aggregate -> rule; `notes` are those of the host, by rule."""
+    """`memberships` are the host's, aggregate -> rule; `notes` are those of the host, by rule; `given` the
+    traits that rules give it."""
     places = {owner: name for name, owner in memberships.items()}
     kept: list[Verdict] = []
     fresh: list[Note] = []
@@ -68,7 +70,8 @@ def damp(
     for verdict in verdicts:
         name = verdict.rule.name
         before = notes.get(name)
-        note = _noted(verdict, before, places.get(name), now, regime)
+        place = places.get(name) if verdict.rule.aggregate.text else _gift(verdict, given)
+        note = _noted(verdict, before, place, now, regime)
         if note is not None and note is not before:
             fresh.append(note)
         until = note.held_until(regime, now) if note else None
@@ -90,7 +93,7 @@ def hold(verdict: Verdict, why: Evidence | None) -> Verdict:
 def _noted(
     verdict: Verdict, before: Note | None, place: str | None, now: int, regime: Regime
 ) -> Note | None:
-    if verdict.answer is Answer.UNSURE or not verdict.rule.aggregate.text:
+    if verdict.answer is Answer.UNSURE:
         return before
     said = _told(verdict.aggregate if verdict.answer is Answer.YES else None)
     if said == (before.answer if before else _told(place)):
@@ -98,6 +101,11 @@ def _noted(
     lately = [moment for moment in before.changes if now - moment < WINDOW] if before else []
     changes = (*lately[-regime.flaps :], now)
     return Note(verdict.rule.name, said, now, changes)
+
+
+def _gift(verdict: Verdict, given: Collection[str]) -> str | None:
+    """Where a rule that only gives traits has put a host: nowhere, by name."""
+    return "" if all(trait in given for trait in verdict.rule.gives) else None
 
 
 def _told(place: str | None) -> str:

@@ -51,7 +51,8 @@ def _damp(
 ) -> tuple[Verdict, ...]:
     memberships = {row.name: row.owner for row in connection.execute(_PLACES, {"host": subject.uuid})}
     notes = damping.notes_of(connection, subject.uuid)
-    damped = damping.damp(judged, memberships, notes, compiled.rules.regime, now)
+    traits = _given(connection, subject)
+    damped = damping.damp(judged, memberships, notes, compiled.rules.regime, now, traits)
     damping.put(connection, subject.uuid, damped.notes)
     registry.record(connection, [_line(subject, "damped", each) for each in damped.begun], now)
     return damped.verdicts
@@ -89,13 +90,17 @@ def _plan(
 
 
 def _give(connection: Connection, subject: Subject, judged: tuple[Verdict, ...], now: int) -> bool:
-    before = tuple(json.loads(connection.execute(_GIVEN, {"host": subject.uuid}).scalar() or "[]"))
+    before = _given(connection, subject)
     wanted = given(judged, before)
     if wanted == before:
         return False
     connection.execute(_GIVE, {"host": subject.uuid, "given_now": json.dumps(wanted)})
     registry.record(connection, trait_lines(subject.hostname, before, wanted, judged), now)
     return True
+
+
+def _given(connection: Connection, subject: Subject) -> tuple[str, ...]:
+    return tuple(json.loads(connection.execute(_GIVEN, {"host": subject.uuid}).scalar() or "[]"))
 
 
 def given(judged: tuple[Verdict, ...], before: tuple[str, ...]) -> tuple[str, ...]:
