@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from libmh.errors import InvalidArguments
 from mh_conductor.regime import Regime
-from mh_conductor.rules import load, parse
+from mh_conductor.rules import MAX_WARNINGS, load, parse
 
 GOOD = """
 [[rule]]
@@ -256,3 +256,30 @@ def test_the_rules_that_the_readme_shows_are_rules() -> None:
     rules = parse(shown)
     assert (len(rules.rules), rules.warnings, rules.regime) == (1, (), Regime())
     assert rules.rules[0].gives
+
+
+def one_rule(text: str) -> str:
+    return f'[[rule]]\nname = "a"\naggregate = "a"\n{text}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[settings]\ngrace = " + "9" * 5000, "integer string conversion"),
+        (one_rule('zone = "a:b"'), "rules:4: zone: expected no ':'"),
+        (one_rule("metadata = {" + ",".join(f'k{at}=""' for at in range(1001)) + "}"), "at most 1000 keys"),
+        (one_rule("requirements = {" + ",".join(f"x{at}=1" for at in range(1000)) + "}"), "and 980 more"),
+    ],
+    ids=["digits", "zone", "keys", "faults"],
+)
+def test_odd_rules_are_refused(text: str, said: str) -> None:
+    with pytest.raises(InvalidArguments, match=said):
+        parse(text)
+
+
+def test_what_is_said_of_rules_has_limits() -> None:
+    rules = parse(one_rule("requirements = {" + ",".join(f'x{at}="1"' for at in range(1000)) + "}"))
+    assert len(rules.warnings) == MAX_WARNINGS
+    with pytest.raises(InvalidArguments) as refused:
+        parse(one_rule(f'grace = "{"9" * 100_000}"'))
+    assert len(refused.value.message) < 1000

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from libmh.api.aggregates import Evidence
 from mh_conductor.judge import Answer, Subject, Verdict
-from mh_conductor.limits import ZONE_KEY, name_fault, value_fault
+from mh_conductor.limits import ZONE_KEY, name_fault, value_fault, zone_fault
 from mh_conductor.rules import RuleSet
 
 
@@ -312,7 +312,7 @@ class _Planner:
 
 def _values_fault(verdict: Verdict) -> str | None:
     for key, value in verdict.metadata().items():
-        if fault := name_fault(value) if key == ZONE_KEY else value_fault(value):
+        if fault := zone_fault(value) if key == ZONE_KEY else value_fault(value):
             return f"metadata '{key}': {fault}"
     return None
 

@@ -31,7 +31,7 @@ from libmh.capability import FACTS
 from libmh.errors import InvalidArguments
 from libmh.match import Requirement, advice, read
 from libmh.traits import KNOWN as KNOWN_TRAITS
-from mh_conductor.limits import ZONE_KEY, key_fault, name_fault, value_fault
+from mh_conductor.limits import MAX_KEYS, ZONE_KEY, key_fault, name_fault, value_fault, zone_fault
 from mh_conductor.positions import SETTINGS, TOP, Positions, positions
 from mh_conductor.regime import DEFAULT_REGIME, DURATION_EXPECTED, Regime, read_regime, seconds
 from mh_conductor.template import BadTemplate, Template, read_template
@@ -40,6 +40,8 @@ DEFAULT = "default"
 MAX_FILE = 1 << 20
 MAX_RULES = 1000
 MAX_FAULTS = 20
+MAX_WARNINGS = 100
+MAX_SAID = 400
 TRAIT = re.compile(r"!?[A-Z][A-Z0-9_]{0,254}")
 GIVEN = re.compile(r"CUSTOM_MH_[A-Z0-9_]{1,245}")
 KEYS = (
@@ -117,14 +119,13 @@ def parse(text: str, place: str = "rules") -> RuleSet:
     """Rules from TOML; `place` is what messages call the file. Raises as `load`."""
     try:
         content = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, or a number of thousands of digits
         raise InvalidArguments(f"{place}: {error}") from error
     reader = Reader(place, positions(text))
     rules = tuple(reader.read(content))
     if reader.faults:
-        left = len(reader.faults) - MAX_FAULTS
-        more = [f"and {left} more"] if left > 0 else []
-        raise InvalidArguments("; ".join([*reader.faults[:MAX_FAULTS], *more]))
+        more = [f"and {reader.left} more"] if reader.left else []
+        raise InvalidArguments("; ".join([*reader.faults, *more]))
     digest = hashlib.sha256(text.encode()).hexdigest()
     return RuleSet(rules, digest, tuple(reader.warnings), text, reader.regime)
 
@@ -134,6 +135,8 @@ class Reader:
 
     def __init__(self, place: str, where: Positions) -> None:
         self.faults: list[str] = []
+        self.left = 0
+        """Faults beyond those."""
         self.warnings: list[str] = []
         self._place = place
         self._where = where
@@ -173,7 +176,7 @@ class Reader:
                 words.add(word)
 
     def _rule(self, table: Mapping[str, Any]) -> Rule | None:
-        before = len(self.faults)
+        before = len(self.faults) + self.left
         for key in sorted(table.keys() - set(KEYS)):
             self._fault(f"unknown key '{key}': expected {', '.join(KEYS)}", key)
         self._text(table, "description")
@@ -191,7 +194,7 @@ class Reader:
             tuple(self._gives(table)),
             self._grace(table),
         )
-        return rule if len(self.faults) == before else None
+        return rule if len(self.faults) + self.left == before else None
 
     def _aggregate(self, table: Mapping[str, Any]) -> Template | None:
         if "aggregate" not in table and table.get("gives"):
@@ -247,7 +250,11 @@ class Reader:
     def _metadata(
         self, table: Mapping[str, Any], aggregate: Template | None
     ) -> Iterator[tuple[str, Template]]:
-        for key, text in self._table(table, "metadata").items():
+        texts = self._table(table, "metadata")
+        if len(texts) > MAX_KEYS:
+            self._fault(f"metadata: expected at most {MAX_KEYS} keys, got {len(texts)}", "metadata")
+            return
+        for key, text in texts.items():
             if key == ZONE_KEY:
                 self._fault(f"metadata.{key}: write it as zone = ...", key)
             elif fault := key_fault(key):
@@ -264,7 +271,7 @@ class Reader:
         if text is None:
             return None
         template = self._filled("zone", text, aggregate, "zone")
-        if template and not template.names and (fault := name_fault(template.render({}))):
+        if template and not template.names and (fault := zone_fault(template.render({}))):
             self._fault(f"zone: {fault}", "zone")
         return template
 
@@ -302,16 +309,25 @@ class Reader:
 
     def _expect(self, word: str, known: Collection[str], key: str, does: str) -> None:
         """A typo matches nothing, silently; but an agent of another version may tell more than ours."""
-        if word not in known and not word.startswith("CUSTOM_"):
+        if len(self.warnings) < MAX_WARNINGS and word not in known and not word.startswith("CUSTOM_"):
             near = get_close_matches(word, known, 1)
             hint = f", did you mean '{near[0]}'?" if near else ""
             self._warn(f"no agent of this version {does} '{word}'{hint}", key)
 
     def _warn(self, message: str, key: str) -> None:
-        self.warnings.append(f"{self._line(key)}: {message}")
+        # to find a line takes a look at all of them
+        if len(self.warnings) < MAX_WARNINGS:
+            self.warnings.append(f"{self._line(key)}: {_cut(message)}")
 
     def _fault(self, message: str, key: str = "") -> None:
-        self.faults.append(f"{self._line(key)}: {message}")
+        if len(self.faults) < MAX_FAULTS:
+            self.faults.append(f"{self._line(key)}: {_cut(message)}")
+        else:
+            self.left += 1
 
     def _line(self, key: str) -> str:
         return f"{self._place}:{self._where.line(self._at, key)}"
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= MAX_SAID else message[: MAX_SAID - 3] + "..."
