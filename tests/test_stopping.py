@@ -60,3 +60,21 @@ def test_an_action_of_a_resource_is_killed(tmp_path: Path) -> None:
         assert stop.pull()
         running.join(60)
     assert done == [CANCELLED]
+
+
+def test_what_recurs_does_not_go_on(tmp_path: Path) -> None:
+    put(tmp_path, "Web", 'echo run >>"${0%/*}/runs"; sleep 600')
+    stop, done = Stop(), list[int]()
+    with machine(tmp_path) as here:
+
+        def run() -> None:
+            with answering(LOCAL, stop=stop):
+                done.append(here.recur("Web", 50, timeout=300_000))
+
+        running = threading.Thread(target=run)
+        running.start()
+        wait_for(lambda: counted(tmp_path / "usr/lib/ocf/resource.d/test/runs")() == 1, seconds=60)
+        assert stop.pull()
+        running.join(60)
+        assert here.resources.operations() == []
+    assert done == [CANCELLED]

@@ -128,7 +128,7 @@ class Operations:
                 self._runner.post(lambda: self._add(action, work, first))
             else:
                 self._runner.post(lambda: self._start_once(action, work, first, started))
-            with stoppable(lambda: self._runner.post(lambda: self._stop_all(started))):
+            with stoppable(lambda: self._runner.post(lambda: self._stop(action, first, started))):
                 return _wait(first, work.seconds + GRACE)
         except Timeout:  # its turn has not come, and is not to come once the caller was told so
             for run in started:
@@ -137,7 +137,11 @@ class Operations:
         finally:
             self._callers.release()
 
-    def _stop_all(self, runs: list[Run]) -> None:
+    def _stop(self, action: Action, first: "Future[Result]", runs: list[Run]) -> None:
+        """What recurs does not go on when whoever asked for it has it stopped before its first run ended."""
+        each = self._table.get(action.key)
+        if each is not None and each.first is first:
+            self._cancel(action.key, Future())
         for run in runs:
             self._runner.stop(run)
 
