@@ -246,7 +246,7 @@ def test_weights_are_spread_over_the_candidates() -> None:
 
 @pytest.mark.parametrize(
     ("values", "multiplier"),
-    [([], 7.0), (["2"], 2.0), (["2", "-1.5"], -1.5), (["2", "x"], 7.0), (["nan"], 7.0)],
+    [([], 7.0), (["2"], 2.0), (["2", "-1.5"], -1.5), (["2", "x"], 7.0), (["nan"], 7.0), (["1e308"], 7.0)],
 )
 def test_the_least_multiplier_counts(values: list[str], multiplier: float) -> None:
     aggregates = [{"ram_weight_multiplier": value} for value in values]

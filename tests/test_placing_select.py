@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 
 import pytest
 from hypothesis import given
@@ -305,6 +306,8 @@ def test_policies_are_configured(conductor: Fleet) -> None:
         ({"a": {"weighers": {"rum": 1}}}, "there is no weigher 'rum'"),
         ({"a": {"weighers": {"ram": "1"}}}, "expected a number, got '1'"),
         ({"a": {"weighers": {"ram": float("inf")}}}, "expected a number"),
+        ({"a": {"weighers": {"ram": float("nan")}}}, "expected a number"),
+        ({"a": {"weighers": {"ram": 1.7e308}}}, "expected a number"),
         ({"a": {"weighers": []}}, "expected multipliers"),
         ({"a": {"description": 3}}, "expected at most"),
         ({" a": {}}, "no blank at either end"),
@@ -352,6 +355,18 @@ def test_what_another_process_writes_is_seen_at_once(conductor: Fleet) -> None:
         assert measured == Inventory(other).current()
     finally:
         other.close()
+
+
+def test_no_host_spoils_the_order_of_all(conductor: Fleet) -> None:
+    """What is too large for sums is no measure, and no multiplier."""
+    for number, load in ((1, 1.7e308), (2, -1.7e308), (3, 2.0), (4, 1.0)):
+        conductor.report(number, load=load)
+    most = {f"{name}_weight_multiplier": "1.7e308" for name in ("cpu", "load")}
+    conductor.aggregate("all", 1, 2, 3, 4, **most)
+    found = conductor.select().hosts
+    assert [host.hostname for host in found] == ["node4", "node3", "node1", "node2"]
+    assert all(isfinite(host.weight) for host in found)
+    assert all(isfinite(each.raw * each.normalized) for host in found for each in host.weights or ())
 
 
 def test_a_store_that_was_put_back_is_read_anew(conductor: Fleet) -> None:

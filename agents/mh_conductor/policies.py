@@ -10,14 +10,13 @@ A key that is left out is that of `default`, which can itself be written so.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import isfinite
 from types import MappingProxyType
 from typing import Any
 
 from libmh.api.placement import Policy
 from libmh.errors import InvalidArguments, NotFound
 from libmh.match.extra_specs import nearest
-from libmh.match.weighing import WEIGHERS
+from libmh.match.weighing import MOST, WEIGHERS
 from mh_conductor.filters import FILTERS
 from mh_conductor.limits import name_fault
 
@@ -103,7 +102,7 @@ def _weighers(where: str, table: object) -> Mapping[str, float] | None:
                 f"{where}.weighers: there is no weigher '{name}'{nearest(name, WEIGHERS)}: "
                 f"expected {', '.join(WEIGHERS)}"
             )
-        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MOST:
             raise InvalidArguments(f"{where}.weighers.{name}: expected a number, got '{value}'")
     return {name: float(value) for name, value in table.items()}
 

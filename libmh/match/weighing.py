@@ -7,10 +7,11 @@ weigher looks at is the worst of the candidates there.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from types import MappingProxyType
 
 SUFFIX = "_weight_multiplier"
+MOST = 1e300
+"""Of a measure and of a multiplier: sums of what is more are not numbers any longer, and have no order."""
 Facts = Mapping[str, object]
 Metrics = Mapping[str, float]
 
@@ -60,8 +61,9 @@ WEIGHERS: Mapping[str, Weigher] = MappingProxyType(
 
 
 def raws_of(metrics: Metrics, facts: Facts) -> tuple[float | None, ...]:
-    """What every weigher sees of a host, in their order."""
-    return tuple(weigher.raw(metrics, facts) for weigher in WEIGHERS.values())
+    """What every weigher sees of a host, in their order; what cannot be measured is not known."""
+    found = (weigher.raw(metrics, facts) for weigher in WEIGHERS.values())
+    return tuple(None if raw is None or not abs(raw) <= MOST else raw for raw in found)
 
 
 def normalize(raws: Sequence[float], minimum: float | None = None) -> list[float]:
@@ -102,4 +104,4 @@ def multiplier_of(aggregates: Sequence[Mapping[str, str]], key: str, default: fl
         found = min(float(text) for text in texts)
     except ValueError:  # as Nova: one that cannot be read spoils all
         return default
-    return found if isfinite(found) else default
+    return found if abs(found) <= MOST else default
