@@ -58,6 +58,20 @@ def test_several_processes_may_make_the_store_at_once(new_store_url: str) -> Non
     assert [process.returncode for process in starting] == [0] * 2, said
 
 
+def test_who_opens_a_store_need_not_read_of_plug_ins(tmp_path: Path) -> None:
+    code = (
+        "import logging, sys; logging.basicConfig(level='INFO'); "
+        "from mh_conductor.store import open_store; open_store(sys.argv[1]).close()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"sqlite:///{tmp_path / 'conductor.db'}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_a_store_that_another_program_made_is_refused(tmp_path: Path) -> None:
     made = fleet.new_store(tmp_path)
     with made.write() as connection:

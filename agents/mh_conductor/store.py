@@ -194,11 +194,11 @@ def _engine(url: URL) -> Engine:
 
 def migrate(store: Store) -> None:
     """Bring the tables up to date, in one transaction; of several processes that start, one does it."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it lists its plug-ins when it is imported
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # at `info` it lists its plug-ins at every start
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     with store.write() as connection:
