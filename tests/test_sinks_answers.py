@@ -1,12 +1,16 @@
 """A Nova that does not answer as Nova does, or not at all."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from libmh.caller import LOCAL, answering
 from libmh.errors import BackendFailed, Unavailable
+from mh_conductor.sinks.cloud import connect
+from mh_conductor.sinks.settings import OpenStack
 from openstack_servers import Answer, Gate, gate
 from sink_stage import SINK, Stage, settings_of, stage
 
@@ -18,6 +22,13 @@ ANSWERS: list[tuple[Answer, type[Exception], str]] = [
     ((200, b""), BackendFailed, "'there' does not answer as expected: KeyError"),
     ((200, b'{"aggregates": [{"id": 1}]}'), BackendFailed, "'there' does not answer as expected: KeyError"),
     ((200, b'{"aggregates": 7}'), BackendFailed, "'there' does not answer as expected: TypeError"),
+    (
+        (200, b'{"aggregates": [{"id": 1, "uuid": "", "name": "", "hosts": [], "metadata": "ab"}]}'),
+        BackendFailed,
+        "'there' does not answer as expected: ValueError",
+    ),
+    ((200, b"[" * 100_000), BackendFailed, "expected JSON"),
+    ((404, b"[" * 100_000), BackendFailed, "'there' could not be read: [["),
     ((404, b'{"itemNotFound": {"message": "no such page"}}'), BackendFailed, "no such page"),
     ((404, b""), BackendFailed, "'there' could not be read: status 404"),
     ((429, b"slowly"), Unavailable, "Nova of 'there' answers 429: slowly"),
@@ -75,3 +86,14 @@ def test_an_answer_that_does_not_come_is_not_waited_for(nova: Gate, tmp_path: Pa
             there.plan()
     finally:
         over.set()
+
+
+def test_who_has_given_up_asks_nothing_more(nova: Gate) -> None:
+    """Each answer may take its time, and there are many."""
+    cloud = connect(OpenStack("there", compute=f"http://127.0.0.1:{nova.port}", placement="http://[::1]:1"))
+    with (
+        answering(LOCAL, ends=time.monotonic()),
+        pytest.raises(Unavailable, match="whoever asked has given up"),
+    ):
+        cloud.nova("GET", "/os-aggregates")
+    assert nova.seen == []

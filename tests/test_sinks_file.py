@@ -1,6 +1,7 @@
 """The file sink, the table `[sink]`, and what is kept of plans."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sqlalchemy import select, update
 from libmh.errors import BackendFailed, Conflict, InvalidArguments, NotFound
 from libmh.testing import unanswered
 from mh_conductor.main import main
+from mh_conductor.sinks import kept
 from mh_conductor.sinks.kept import KEPT_SECONDS, MAX_PLANS, SECOND
 from mh_conductor.sinks.service import FleetSinks
 from mh_conductor.sinks.settings import File, OpenStack, sinks
@@ -113,6 +115,7 @@ def test_a_change_by_hand_is_drift_and_is_mended(there: Stage, path: Path) -> No
         '{"schema": "1.0", "owner": "another", "aggregates": [], "traits": {}}',
         '{"schema": "2.0", "owner": "matahari", "aggregates": [], "traits": {}}',
         '{"schema": "1.0", "owner": "matahari", "aggregates": [7], "traits": {}}',
+        '{"schema": "1.0", "owner": "matahari", "aggregates": [], "traits": {"node1": [1, "b"]}}',
         "[" * 100_000,
     ],
 )
@@ -240,3 +243,19 @@ def test_a_table_that_is_wrong_ends_the_conductor(tmp_path: Path, capfd: pytest.
     assert main(["--broker", "amqp://127.0.0.1:1", "--config", str(config), "--state", str(tmp_path)]) == 1
     said = capfd.readouterr().err
     assert "[sink.lab] type: expected file or openstack, got 'cloud'" in said
+
+
+def test_a_pipe_that_somebody_has_put_there_is_not_waited_for(there: Stage, path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(Conflict, match="is no file, and is left alone"):
+        there.plan()
+    assert path.is_fifo()
+
+
+def test_of_two_who_apply_a_plan_one_does(there: Stage) -> None:
+    there.aggregate("a")
+    made = there.plan()
+    with there.store.write() as connection:
+        kept.drop(connection, made.id)
+    with there.store.write() as connection, pytest.raises(NotFound, match="applied meanwhile"):
+        kept.drop(connection, made.id)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from libmh.caller import time_left
 from libmh.errors import BackendFailed, InvalidArguments, NotImplementedHere, Unavailable
 from mh_conductor.sinks.settings import OpenStack
 
@@ -68,6 +69,8 @@ class Cloud:
         body: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
         more: dict[str, Any] = {"json": body} if body is not None else {}
+        if not time_left():  # each request has its own limit, and there are many
+            raise Unavailable(f"{who} of '{self.name}' is slow: whoever asked has given up")
         try:
             response = service(path, method, microversion=version, raise_exc=False, **more)
         except self.failures as error:  # no endpoint, no connection, no answer in time
@@ -87,7 +90,7 @@ def _tree(response: Response) -> dict[str, Any]:
         return {}
     try:
         tree = response.json()
-    except ValueError as error:  # somebody else answers at this address
+    except (ValueError, RecursionError) as error:  # somebody else answers at this address
         raise BackendFailed(f"expected JSON, got '{response.text[:80]}'") from error
     if not isinstance(tree, dict):
         raise BackendFailed(f"expected a JSON object, got '{response.text[:80]}'")
@@ -98,7 +101,7 @@ def _said(response: Response) -> tuple[str, str]:
     """The message, and Placement's code: {"<fault>": {"message": ...}} or {"errors": [{"detail": ...}]}."""
     try:
         tree = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         tree = None
     for each in tree.values() if isinstance(tree, dict) else ():
         fault = each[0] if isinstance(each, list) and each else each

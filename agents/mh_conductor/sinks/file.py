@@ -1,6 +1,8 @@
 """The file sink: everything as JSON, written whole or not at all."""
 
 import json
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +35,10 @@ def read(settings: File) -> Content:
     """What the file says; nothing where there is none. Raises `Conflict` for a file that is not ours,
     `BackendFailed` for one that cannot be read."""
     try:
-        with settings.path.open("rb") as file:
+        # somebody else's pipe would be waited for until he writes into it
+        with open(settings.path, "rb", opener=_opened) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Conflict(f"'{settings.path}' is no file, and is left alone: move it away")
             text = file.read(MAX_FILE + 1)
     except FileNotFoundError:
         return Content()
@@ -47,6 +52,10 @@ def read(settings: File) -> Content:
         ) from error
 
 
+def _opened(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
 def _parsed(tree: dict[str, Any], settings: File) -> Content:
     if (tree["schema"], tree["owner"]) != (SCHEMA, settings.owner):
         raise ValueError(f"schema {tree['schema']} of owner {tree['owner']}")
@@ -54,9 +63,13 @@ def _parsed(tree: dict[str, Any], settings: File) -> Content:
         Wanted(each["uuid"], each["name"], frozenset(each["hosts"]), dict(each["metadata"]))
         for each in tree["aggregates"]
     ]
-    return Content(
-        {each.uuid: each for each in found}, {host: frozenset(each) for host, each in tree["traits"].items()}
-    )
+    traits = {host: frozenset(each) for host, each in tree["traits"].items()}
+    words = [word for each in found for word in (each.uuid, each.name, *each.hosts, *each.metadata.values())]
+    if not all(
+        isinstance(word, str) for word in (*words, *(one for each in traits.values() for one in each))
+    ):
+        raise ValueError("expected names, hosts, values and traits of text")
+    return Content({each.uuid: each for each in found}, traits)
 
 
 def write(settings: File, desired: Desired) -> None:

@@ -42,8 +42,9 @@ def find(connection: Connection, sink: str, identity: str) -> Plan:
 
 
 def drop(connection: Connection, identity: str) -> None:
-    """Forget a plan: none is carried out twice."""
-    connection.execute(delete(SINK_PLANS).where(SINK_PLANS.c.id == identity))
+    """Forget a plan: none is carried out twice. Raises `NotFound` where another one was quicker."""
+    if not connection.execute(delete(SINK_PLANS).where(SINK_PLANS.c.id == identity)).rowcount:
+        raise NotFound(f"there is no plan '{identity}' any more: it was applied meanwhile", plan=identity)
 
 
 def note(connection: Connection, sink: str, error: str | None, *, applied: bool = False) -> None:

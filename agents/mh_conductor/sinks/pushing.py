@@ -61,7 +61,7 @@ class Pusher:
                     reason = stopped = problem.message
                 except Refused as refused:
                     reason = refused.message
-                except (KeyError, TypeError) as error:
+                except (KeyError, TypeError, AttributeError, ValueError) as error:
                     reason = stopped = f"'{self._settings.name}' does not answer as expected: {error!r}"
             if reason:
                 self._note(step, reason)

@@ -29,7 +29,7 @@ def read(cloud: Cloud, settings: OpenStack) -> Actual:
         mirrors = {each.id: _uuids(cloud, f"member_of={each.uuid}") for each in ours}
     except Refused as refused:
         raise BackendFailed(f"'{settings.name}' could not be read: {refused.message}") from refused
-    except (KeyError, TypeError, AttributeError) as error:  # not what Nova and Placement answer
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # not what Nova and Placement answer
         raise BackendFailed(f"'{settings.name}' does not answer as expected: {error!r}") from error
     return Actual(
         tuple(replace(each, mirror=mirrors.get(each.id)) for each in found),
