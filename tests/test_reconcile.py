@@ -545,3 +545,12 @@ def test_hosts_that_are_gone_make_no_change_smaller(tmp_path: Path) -> None:
     foretold = governing(store)[0].test_rules(WIDE)
     assert (foretold.hosts, foretold.affected, foretold.large) == (12, 12, True)
     store.close()
+
+
+def test_no_more_waits_than_somebody_can_look_at(tmp_path: Path) -> None:
+    store, people, _ = large(tmp_path)
+    for number in range(held.MAX_WAITING + 3):
+        people.load_rules(f"{WIDE}# {number}\n")
+    with store.read() as connection:
+        texts = [each.text for each in held.waiting(connection)]
+    assert texts == [f"{WIDE}# {number}\n" for number in range(3, held.MAX_WAITING + 3)]

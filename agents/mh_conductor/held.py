@@ -16,6 +16,7 @@ from mh_conductor.tables import HELD
 
 MAX_STEPS = 1000
 MAX_REFUSED = 20
+MAX_WAITING = 20
 ID_DIGITS = 8
 RULES, SILENCE = "rules", "silence"
 REFUSED = "refused "
@@ -134,6 +135,10 @@ def put(connection: Connection, waits: Waiting) -> Waiting:
     }
     connection.execute(delete(HELD).where(HELD.c.id == made.id))
     connection.execute(insert(HELD), row)
+    # who changes a file again and again need not clear up after himself
+    mine = HELD.c.what == made.what
+    latest = select(HELD.c.id).where(mine).order_by(HELD.c.made.desc(), HELD.c.id).limit(MAX_WAITING)
+    connection.execute(delete(HELD).where(mine, HELD.c.id.not_in(latest), HELD.c.id != made.id))
     return replace(waits, shown=made)
 
 
