@@ -18,7 +18,7 @@ CHANGING = (
     *("openat", "fchown", "fchownat", "setxattr", "fsetxattr", "fremovexattr", "ftruncate", "truncate"),
 )
 CALL = re.compile(r"^(\w+)\((.*)", re.MULTILINE)
-SECONDS = 20
+SECONDS = 100
 
 
 def lived(work: Callable[[], object], trace: Path | None = None, kill: str = "") -> bool:

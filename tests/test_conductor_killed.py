@@ -48,7 +48,7 @@ def state(path: Path) -> list[Plain]:
 
 def run(path: Path, fatal: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(SCRIPT), str(path), str(fatal)], capture_output=True, text=True, timeout=60
+        [sys.executable, str(SCRIPT), str(path), str(fatal)], capture_output=True, text=True, timeout=240
     )
 
 
@@ -99,7 +99,7 @@ def conductor(stack: ExitStack, broker: str, directory: Path) -> Agent:
 
 
 def hosts_in(directory: Path) -> int:
-    with sqlite3.connect(f"file:{directory / 'conductor.db'}?mode=ro", uri=True, timeout=10) as connection:
+    with sqlite3.connect(f"file:{directory / 'conductor.db'}?mode=ro", uri=True, timeout=60) as connection:
         (count,) = connection.execute("SELECT count(*) FROM hosts").fetchone()
     connection.close()
     return int(count)
@@ -124,7 +124,7 @@ def test_reports_in_flight_outlive_a_killed_conductor(tmp_path: Path) -> None:
             first.process.kill()
             assert 0 < hosts_in(tmp_path) < HOSTS_IN_ALL
             conductor(stack, broker, tmp_path)
-            accepted = runner.run(asyncio.wait_for(sending, 90))
+            accepted = runner.run(asyncio.wait_for(sending, 180))
         assert {each.generation for each in accepted} == {1}
         assert hosts_in(tmp_path) == HOSTS_IN_ALL
         with connect(broker) as connection:

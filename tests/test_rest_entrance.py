@@ -149,14 +149,14 @@ def test_who_did_it_is_in_the_history(here: Rest, caplog: pytest.LogCaptureFixtu
 def test_tokens_and_policy_are_read_again(here: Rest, tokens: Path, tmp_path: Path) -> None:
     assert here.ask("GET", "/os-aggregates", X_Auth_Token="new").status == 401
     tokens.write_text(entry("new", "new", 'roles = ["operator"]'))
-    wait_for(lambda: here.ask("GET", "/os-aggregates", X_Auth_Token="new").status == 200, 30)
+    wait_for(lambda: here.ask("GET", "/os-aggregates", X_Auth_Token="new").status == 200, 60)
     assert here.ask("GET", "/os-aggregates", X_Auth_Token="root").status == 401
     tokens.write_text("[[token")  # what cannot be read changes nothing
     assert here.ask("GET", "/os-aggregates", X_Auth_Token="new").status == 200
     tokens.write_text(entry("new", "console-2"))
-    wait_for(lambda: here.ask("POST", "/os-aggregates", MAKE, X_Auth_Token="new").status == 200, 30)
+    wait_for(lambda: here.ask("POST", "/os-aggregates", MAKE, X_Auth_Token="new").status == 200, 60)
     (tmp_path / "conductor.toml").write_text('[authority]\n"console*" = "guest"\n')
-    wait_for(lambda: here.ask("POST", "/os-aggregates", MAKE, X_Auth_Token="new").status == 403, 30)
+    wait_for(lambda: here.ask("POST", "/os-aggregates", MAKE, X_Auth_Token="new").status == 403, 60)
 
 
 def test_a_file_that_is_too_long_is_not_cut(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_who_does_not_read_his_answer_is_hung_up_on(tmp_path: Path) -> None:
 
 def test_a_connection_serves_one_request_after_the_other(tmp_path: Path) -> None:
     with (
-        rest(tmp_path, limits=Limits(look=0.05, head=1.0, answer=SECONDS)) as here,
+        rest(tmp_path, limits=Limits(look=0.05, head=10.0, answer=SECONDS)) as here,
         dialled(here.url) as peer,
     ):
         for _request in range(5):

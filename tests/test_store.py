@@ -268,7 +268,7 @@ def test_threads_take_turns(made: Store) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert troubles == []
     with made.read() as connection:
         assert registry.generation(connection) == 160

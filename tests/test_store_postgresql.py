@@ -148,7 +148,7 @@ def test_waiting_for_a_lock_has_an_end(
 
 
 def test_waiting_for_an_answer_has_an_end(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgresql, "STATEMENT_SECONDS", 0.2)
+    monkeypatch.setattr(postgresql, "STATEMENT_SECONDS", 1.0)
     with (
         impatient(postgresql_url) as other,
         pytest.raises(Unavailable, match="statement timeout"),
