@@ -14,13 +14,13 @@ from click.testing import CliRunner, Result
 
 from libmh.api.host import FactStatus, Filesystem, Host
 from libmh.cli.main import GENERIC, groups, mhctl
-from libmh.cli.render import table
+from libmh.cli.render import show, table
 from libmh.cli.session import Session
 from libmh.cli.values import from_text
 from libmh.errors import PROBLEMS, InvalidArguments, NotAuthorized, NotImplementedHere, Problem
 from libmh.providers import shipped_interfaces
 from libmh.remote import BlockingConnection
-from libmh.spec import Anything, Kind, ListOf, Scalar, Word
+from libmh.spec import Anything, Kind, ListOf, MapOf, Scalar, Word
 from libmh.testing import loopback
 
 
@@ -275,6 +275,15 @@ def test_what_a_peer_says_does_not_reach_the_terminal_as_commands(run: Runner) -
     assert json.loads(as_json.stdout) == f"uuid-of-{hostile}"
     assert not set(as_json.stdout) & set("\x1b\x07\x9b\x7f\r")
     assert "\x1b" not in run("get", "Host.\x1b[31m").stderr
+
+
+def test_nothing_in_a_table_reaches_the_terminal_as_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "a\x1b]0;owned\x07\tb\u202e"
+    table(("host", "answer"), [(hostile, "x")])
+    show(MapOf(Scalar(Word.STRING)), {hostile: hostile})
+    assert not set(capsys.readouterr().out) & set("\x1b\x07\t\u202e")
+    show(ListOf(MapOf(Scalar(Word.STRING))), [{hostile: "x"}])
+    assert not set(capsys.readouterr().out) & set("\x1b\x07\u202e")
 
 
 def test_a_row_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from libmh.api.agent import Agent
 from libmh.api.aggregates import Aggregates
 from libmh.call import Verb
 from libmh.cli.naming import MemberName, find_member
-from libmh.cli.render import as_json, cell, moment, word
+from libmh.cli.render import as_json, cell, harmless, moment, word
 from libmh.cli.session import Session, pass_session, reported
 from libmh.cli.values import Seconds, moment_of
 from libmh.errors import InvalidArguments, Problem
@@ -166,7 +166,5 @@ def _print_event(session: Session, event: Event) -> None:
         f"{name}={cell(types[name], value) if name in types else word(value)}"
         for name, value in event.fields.items()
     )
-    print(
-        f"{moment(event.time)}  {event.name if event.member else event.interface + ' changed'}  {fields}",
-        flush=True,
-    )
+    what = event.name if event.member else f"{event.interface} changed"
+    print(harmless(f"{moment(event.time)}  {what}  {fields}"), flush=True)

@@ -63,7 +63,7 @@ STYLES: Mapping[str, str] = {
 }
 NANOSECONDS = 1_000_000_000
 LATIN_1 = 0x100
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """What a terminal takes for a command, new lines and tabs excepted, or shows in another order than it
 stands: no host is trusted to send any."""
 
@@ -157,7 +157,7 @@ def cell(declared: Type, plain: Plain) -> str:
         case ListOf(item) if isinstance(plain, list):
             return ", ".join(cell(item, each) for each in plain)
         case MapOf(value) if isinstance(plain, dict):
-            return ", ".join(f"{key}={cell(value, each)}" for key, each in plain.items())
+            return ", ".join(f"{harmless(key)}={cell(value, each)}" for key, each in plain.items())
         case RecordOf(record) if isinstance(plain, dict) and record.__name__ in SHORT:
             return harmless(SHORT[record.__name__].format_map(plain))
         case RecordOf(_, fields) if isinstance(plain, dict):
@@ -188,8 +188,8 @@ def moment(nanoseconds: int) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table."""
-    rows = [[text.replace("\n", "\\n") for text in row] for row in rows]
+    """Print a table, a line for each row whatever is in it."""
+    rows = [[harmless(text).replace("\n", "\\n").replace("\t", "\\t") for text in row] for row in rows]
     if sys.stdout and sys.stdout.isatty():
         _rich_table(heads, rows)
         return
