@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 import fleet
 from libmh.api.aggregates import Reports
+from libmh.api.conductor import Conductor
 from libmh.cli.main import mhctl
 from libmh.cli.session import Session
 from libmh.context import Context
@@ -131,6 +132,47 @@ def test_a_page_follows_the_other(connection: BlockingConnection, monkeypatch: p
     monkeypatch.setattr("libmh.cli.hosts.PAGE", 2)
     told("hosts", "register", "node3", "node4", "node5")
     assert [each["hostname"] for each in told("hosts")] == [f"node{number}" for number in range(1, 6)]
+
+
+def test_pages_go_on_when_their_end_is_forgotten(
+    connection: BlockingConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libmh.cli.hosts.PAGE", 2)
+    told("hosts", "register", "node3", "node4", "node5")
+    ask, left = Session.ask, ["node2", "node4"]
+
+    def forgetful(self: Session, *words: Any, **options: Any) -> Any:
+        answer: Any = ask(self, *words, **options)
+        ends = [each["uuid"] for each in answer if each["hostname"] in left][-1:]
+        for uuid in ends:
+            connection.proxy(Conductor).forget(uuid)
+        return answer
+
+    monkeypatch.setattr(Session, "ask", forgetful)
+    assert [each["hostname"] for each in told("hosts")] == [f"node{number}" for number in range(1, 6)]
+
+
+def test_a_name_of_nothing_is_refused(connection: BlockingConnection) -> None:
+    told("aggregate", "create", "racks", "--zone", "az1")
+    for option in ("--name", "--zone"):
+        done = run("aggregate", "set", "racks", option, "", "--property", "x=1")
+        assert (done.exit_code, f"{option}: expected a name" in done.stderr) == (2, True)
+    assert told("aggregate", "show", "racks")["metadata"] == {"availability_zone": "az1"}
+
+
+def test_hosts_of_a_state(connection: BlockingConnection) -> None:
+    told("hosts", "register", "node3")
+    assert [each["hostname"] for each in told("hosts", "--state", "registered")] == ["node3"]
+    assert run("hosts", "--state", "up", "show", "node1").exit_code == 2
+
+
+def test_a_hint_without_a_value_is_called_a_hint(connection: BlockingConnection) -> None:
+    assert "--hint: expected KEY=VALUE, got 'x'" in run("select", "--hint", "x").stderr
+
+
+def test_a_host_alone_tells_where_the_fleet_is_asked() -> None:
+    done = run("hosts")
+    assert (done.exit_code, "--on amqp://HOST:5672" in done.stderr) == (1, True)
 
 
 def test_a_sink_is_looked_at_before_it_is_filled(connection: BlockingConnection, tmp_path: Path) -> None:

@@ -72,6 +72,9 @@ def set_command(
         metadata = properties_of(properties)
         if not metadata and new_name is None and zone is None:
             raise InvalidArguments("nothing to set: expected --name, --zone or --property")
+        for option, value in (("--name", new_name), ("--zone", zone)):
+            if value == "":  # to the conductor it means: as it is
+                raise InvalidArguments(f"{option}: expected a name, got nothing", argument=option)
         if new_name is not None or zone is not None:
             given: dict[str, Plain] = {"name": name, "new_name": new_name or "", "zone": zone or ""}
             answer = session.ask(INTERFACE, "update", Verb.CALL, given)

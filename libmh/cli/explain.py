@@ -15,7 +15,7 @@ code  meaning
 from collections.abc import Mapping
 
 from libmh.cli.render import harmless
-from libmh.errors import Problem
+from libmh.errors import NotFound, Problem
 
 FAILED = 1
 EXIT_CODES: Mapping[str, int] = {
@@ -27,7 +27,7 @@ EXIT_CODES: Mapping[str, int] = {
 HINTS: Mapping[str, str] = {
     "invalid-arguments": "see the command's --help for what it takes",
     "not-authorized": "ask as root, or let an administrator allow it: by a polkit rule locally, "
-    "in the agent's [authority] table remotely",
+    "remotely in the [authority] table of the file that --config names there: anonymous = 'operator'",
     "not-found": "`mhctl api` lists what can be asked, and --on names who is asked",
     "not-implemented": "this host cannot do it; `mhctl host facts` says why for each fact",
     "timeout": "give it longer with --timeout, or see `mhctl agent show` for calls that are stuck",
@@ -35,6 +35,8 @@ HINTS: Mapping[str, str] = {
     "conflict": "read it again and repeat the change",
     "internal": "report it with the agent's log of this id",
 }
+FLEET = ("Aggregates", "Conductor", "Reports", "Sinks")
+AT_BROKER = "the fleet is asked at its broker: say --on amqp://HOST:5672, or set MATAHARI_URL to that"
 
 
 def exit_code(problem: Problem) -> int:
@@ -45,8 +47,16 @@ def exit_code(problem: Problem) -> int:
 def explain(problem: Problem) -> str:
     """One sentence, and a hint on a line of its own where there is one."""
     sentence = f"mhctl: {problem.message} ({problem.word})"
-    hint = problem.details.get("hint") or HINTS.get(problem.word)
+    hint = problem.details.get("hint") or _hint(problem)
     return harmless(f"{sentence}\n  hint: {hint}" if hint else sentence)
+
+
+def _hint(problem: Problem) -> str | None:
+    # whose details name an interface is not served there
+    lacking = str(problem.details.get("interface", "")).rpartition(".")[2]
+    if problem.word == NotFound.word and lacking in FLEET:
+        return AT_BROKER
+    return HINTS.get(problem.word)
 
 
 def as_plain(problem: Problem) -> dict[str, object]:

@@ -19,14 +19,14 @@ KEYS = click.option(
 )
 
 
-def properties_of(texts: Iterable[str]) -> dict[str, str]:
-    """Keys and values; the key ends at the first `=`."""
+def properties_of(texts: Iterable[str], option: str = "property") -> dict[str, str]:
+    """Keys and values; the key ends at the first `=`. Raises `InvalidArguments`, which names the option."""
     found: dict[str, str] = {}
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign or not key:
-            raise InvalidArguments(f"--property: expected KEY=VALUE, got '{text}'", argument="property")
+            raise InvalidArguments(f"--{option}: expected KEY=VALUE, got '{text}'", argument=option)
         if key in found:
-            raise InvalidArguments(f"--property: '{key}' is given twice", argument="property")
+            raise InvalidArguments(f"--{option}: '{key}' is given twice", argument=option)
         found[key] = value
     return found

@@ -41,7 +41,7 @@ def select_command(session: Session, /, *, rejected: bool, hints: tuple[str, ...
 
     def work() -> None:
         asked: dict[str, Plain] = {**given, "where": list(given["where"]), "rejected": rejected}
-        asked["hints"] = {**properties_of(hints)}
+        asked["hints"] = {**properties_of(hints, "hint")}
         found = _selection(session, asked)
         if not found["hosts"] and not rejected:
             found = _selection(session, {**asked, "rejected": True})
