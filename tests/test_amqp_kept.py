@@ -8,19 +8,37 @@ from pathlib import Path
 import pytest
 
 from amqp_peers import HOST, dialled, encoded
-from amqp_serving import TOY, UUID, Toy, ask, asking, broker_agent, command, port_of, request, run
+from amqp_serving import (
+    TOY,
+    UUID,
+    CountingToy,
+    Toy,
+    ask,
+    asking,
+    broker_agent,
+    command,
+    port_of,
+    request,
+    run,
+    toys,
+)
 from libmh.call import Request
+from libmh.context import Context
+from libmh.dispatch import Dispatcher
 from libmh.providers import find_interface
 from libmh.selection import Where
 from libmh.spec import interface_of
 from mh_amqp import client, kept, messages, raw
+from mh_amqp.authority import roles
 from mh_amqp.broker import BrokerLimits
 from mh_amqp.broker_main import serve
 from mh_amqp.client import connect
 from mh_amqp.connection import Connection
 from mh_amqp.engine import Delivery, Word
 from mh_amqp.fleet import AmqpLine
+from mh_amqp.intake import Intake
 from mh_amqp.kept import Kept
+from mh_amqp.management import Management
 from mh_amqp.messages import Message
 from mh_amqp.names import host_address
 from mh_amqp.queues import Bounds
@@ -222,3 +240,35 @@ def test_what_is_left_for_a_host_outlives_the_broker_and_runs_once(tmp_path: Pat
             run(work(port_of(line)), 120)
             process.kill()
             process.wait(10)
+
+
+def test_what_comes_while_the_only_one_ends_stays(tmp_path: Path) -> None:
+    """It comes back at once to who leaves it to others, again and again."""
+
+    async def test() -> None:
+        broker, listener = await serve(f"{HOST}:0", BrokerLimits(), kept=Kept(tmp_path / STATE))
+        toy = CountingToy()
+        dispatcher = Dispatcher(toys(toy), Context(), roles({"authority": {"*": "operator"}}))
+        intake = Intake({"q": Management(dispatcher, "", [TOY])}, shared=True)
+        async with dialled(listener.port) as console:
+            sender = await console.sender("q")
+            async with dialled(listener.port) as conductor:
+                receiver = await conductor.receiver("q", lambda _delivery: None, credit=10, hold=True)
+                receiver.on_delivery = intake.deliveries(receiver, "q", lambda _: "x", lambda *_: None)
+                working = asyncio.create_task(dispatcher.call(Request(TOY, "strike_slowly")))
+                await eventually(lambda: toy.calls["strike_slowly"] == 1)
+                stopping = asyncio.create_task(intake.stop(60))
+                await asyncio.sleep(0)
+                await sender.send_acked(messages.encode(request("strike", to="q", body={"what": "it"})))
+                await eventually(lambda: broker.counters.returned or broker.counters.spent)
+                for _ in range(50):  # there and back
+                    await heard(console)
+                toy.gate.set()
+                await asyncio.gather(working, stopping)
+            await eventually(lambda: broker.queues["q"].consumers == [])
+            await eventually(lambda: len(broker.queues["q"].waiting) == 1)
+            assert broker.counters.spent == 0
+            assert broker.counters.delivered < 5
+        await listener.close()
+
+    run(test())

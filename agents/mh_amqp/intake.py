@@ -33,6 +33,7 @@ SPREAD_PER_HOST = 0.0001
 MOST_SPREAD = 1.0
 SMALL_FLEET = 20
 CREDIT = 10
+MAX_LEFT = 10_000
 MAX_SHOWN = 200
 
 Gate = Callable[[Message, Callable[[], None], Callable[[], None]], None]
@@ -69,6 +70,7 @@ class Intake:
     also: frozenset[str] = frozenset()
     shared: bool = False
     _stopping: bool = False
+    _left: set[int] = field(default_factory=set)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     _suspended: set[Receiver] = field(default_factory=set)
 
@@ -92,7 +94,7 @@ class Intake:
         """Deal with one delivery; `address` None means the message says where it goes. Never raises what a
         peer causes."""
         if self._stopping and self.shared:
-            delivery.release()
+            self._leave(delivery)
             return
         try:
             message = messages.decode(delivery.raw)
@@ -121,6 +123,14 @@ class Intake:
             self.gate(message, run, delivery.accept)
         else:
             self._begin(node, message, delivery, identity(message), send)
+
+    def _leave(self, delivery: Delivery) -> None:
+        """For the others; what comes back is kept until this link ends, for there are none now, and the
+        broker gives up what it has delivered too often."""
+        mark = hash(delivery.raw)
+        if mark not in self._left and len(self._left) < MAX_LEFT:
+            self._left.add(mark)
+            delivery.release()
 
     def _begin(
         self, node: Management, message: Message, delivery: Delivery, identity: str, send: Send
