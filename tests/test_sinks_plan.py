@@ -427,3 +427,28 @@ def test_every_step_is_one_that_nova_takes_and_what_nobody_disputes_comes_to_be(
         assert {each.name: (each.hosts, dict(each.metadata)) for each in ours} == {
             each.name: (each.hosts, {**each.metadata, **marks(each.uuid)}) for each in desired.aggregates
         }
+
+
+def test_nobody_moves_a_host_by_taking_its_name() -> None:
+    """Somebody else's host has the name, or one that could be meant as well: all stays as it is."""
+    found = (there(1, "a", "n1"), there(2, "b"), there(3, "z1", "n1", availability_zone="az1"))
+    wanted = (here("a"), here("b", "n1"), here("z1", availability_zone="az2"))
+    actual = Actual(found, COMPUTES, PROVIDERS)
+    doubles = Desired(
+        wanted,
+        {"n1": frozenset({"CUSTOM_MH_X"})},
+        {"n1": "several hosts are called 'n1' here"},
+        doubles=frozenset({"n1"}),
+    )
+    made = plan(doubles, actual, OWNER)
+    assert [each for each in lines(made.steps) if "n1" in each] == []
+    assert "several hosts are called 'n1' here" in {each.why for each in made.conflicts}
+    alike = Desired(
+        (here("a"), here("b", "N1.other")),
+        {"N1.other": frozenset({"CUSTOM_MH_X"}), "n1.another": frozenset()},
+    )
+    made = plan(alike, actual, OWNER)
+    assert [each for each in lines(made.steps) if "n1" in each] == []
+    assert "n1 stays for as long as it cannot be told which host it is here" in {
+        each.why for each in made.conflicts
+    }

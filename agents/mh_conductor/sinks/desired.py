@@ -35,6 +35,7 @@ def desired(connection: Connection, prefix: str, *, aggregate_traits: bool) -> D
         },
         dict(made.faults) | {host: f"several hosts are called '{host}' here" for host in doubles},
         made.disputed,
+        frozenset(doubles),
         registry.generation(connection),
     )
 

@@ -13,10 +13,12 @@ from mh_conductor.sinks.state import Compute
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """`hosts`: by the name here, the service host there; `faults`: the names here that found none."""
+    """`hosts`: by the name here, the service host there; `faults`: the names here that found none;
+    `disputed`: the service hosts that such a name could mean."""
 
     hosts: Mapping[str, str] = field(default_factory=dict)
     faults: Mapping[str, str] = field(default_factory=dict)
+    disputed: frozenset[str] = frozenset()
 
 
 def join(names: Iterable[str], computes: Iterable[Compute]) -> Joined:
@@ -29,6 +31,7 @@ def join(names: Iterable[str], computes: Iterable[Compute]) -> Joined:
             short.setdefault((label(word), "." in word), set()).add(compute.host)
     hosts: dict[str, str] = {}
     faults: dict[str, str] = {}
+    disputed: set[str] = set()
     for name in sorted(set(names)):
         fitting = exact.get(name) or short.get((label(name), "." not in name)) or set()
         if len(fitting) == 1:
@@ -36,9 +39,12 @@ def join(names: Iterable[str], computes: Iterable[Compute]) -> Joined:
         elif fitting:
             listed = ", ".join(f"'{each}'" for each in sorted(fitting))
             faults[name] = f"'{name}' could be any of the compute hosts {listed}"
+            disputed |= fitting
         else:
             faults[name] = f"there is no compute host or hypervisor '{name}' there"
-    return Joined(*_unique(hosts, faults))
+    claimed = set(hosts.values())
+    hosts, faults = _unique(hosts, faults)
+    return Joined(hosts, faults, frozenset((disputed | claimed) - set(hosts.values())))
 
 
 def label(name: str) -> str:

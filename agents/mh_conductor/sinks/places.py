@@ -58,7 +58,8 @@ class OpenStackPlace:
 
     def plan(self, desired: Desired) -> Plan:
         if not self._settings.traits:
-            desired = replace(desired, traits={}, faults={})
+            faults = {host: desired.faults[host] for host in desired.doubles}
+            desired = replace(desired, traits={}, faults=faults)
         return plan(desired, read(self._cloud, self._settings), self._settings.owner)
 
     def push(

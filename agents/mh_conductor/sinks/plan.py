@@ -23,10 +23,12 @@ def plan(desired: Desired, actual: Actual, owner: str) -> Plan:
     members = {host for each in desired.aggregates for host in each.hosts}
     joined = join(members | desired.traits.keys(), actual.computes)
     hosts, faults = joined.hosts, joined.faults
-    wanted = tuple(_renamed(each, hosts) for each in desired.aggregates)
+    sure = {name: host for name, host in hosts.items() if name not in desired.doubles}
+    wanted = tuple(_renamed(each, sure) for each in desired.aggregates)
+    unsure = joined.disputed | {hosts[name] for name in desired.doubles if name in hosts}
     told = {host for host in faults if host in members or desired.traits.get(host)}
     unnamed = [Step(Action.NAME, host, faults[host]) for host in sorted(told)]
-    planner = Planner(wanted, actual, owner)
+    planner = Planner(wanted, actual, owner, unsure)
     traits = provide(desired, actual, hosts)
     mirror = mirroring(planner.matched, actual)
     before, after = list(planner.before()), list(planner.after())
@@ -42,9 +44,13 @@ class Planner:
     """The working state of one plan: the steps so far are carried out in a simulation, which knows what zone
     every host is in at each of them."""
 
-    def __init__(self, wanted: tuple[Wanted, ...], actual: Actual, owner: str) -> None:
+    def __init__(
+        self, wanted: tuple[Wanted, ...], actual: Actual, owner: str, unsure: Iterable[str] = ()
+    ) -> None:
         self._owner = owner
         self.conflicts: list[Step] = []
+        # where those belong of which it is not known who they are here is not known, either
+        self._unsure = frozenset(unsure)
         self._held: set[str] = set()
         fit = tuple(each for each in wanted if self._fits(each))
         self.matched: Matched = match(fit, actual.aggregates, owner)
@@ -99,7 +105,10 @@ class Planner:
 
     def _empty(self, at: str, hosts: Iterable[str], why: str) -> Iterator[Step]:
         for host in sorted(hosts):
-            if host in self._held:
+            if host in self._unsure:
+                why_not = f"{host} stays for as long as it cannot be told which host it is here"
+                self._refuse(Step(Action.REMOVE_HOST, self._world.names[at], why_not, at, host))
+            elif host in self._held:
                 why_not = f"{host} stays for as long as it cannot join what it belongs to"
                 self._refuse(Step(Action.REMOVE_HOST, self._world.names[at], why_not, at, host))
             else:
@@ -204,7 +213,10 @@ class Planner:
         for other in self._world.rivals_of(host, at, zone):
             here = self._stays.get(other)
             name, rival = self._world.names[other], self._world.zones[other]
-            if other in self._gone or (here and host not in here.hosts):
+            if host in self._unsure:
+                why = f"{host} is in zone '{rival}' through '{name}', and stays as it is"
+                self._refuse(Step(Action.ADD_HOST, self._world.names[at], why, at, host))
+            elif other in self._gone or (here and host not in here.hosts):
                 yield self._leave(
                     other, host, f"{host} can be in one zone only, and leaves '{rival}' for '{zone}'"
                 )

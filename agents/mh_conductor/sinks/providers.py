@@ -50,7 +50,8 @@ def provide(desired: Desired, actual: Actual, hosts: Mapping[str, str]) -> Provi
         provider = found[hosts[name]] if name in hosts else None
         if isinstance(provider, Provider):
             ours.add(provider.uuid)
-            changed += _change(name, provider, wanted, desired.disputed)
+            if name not in desired.doubles:
+                changed += _change(name, provider, wanted, desired.disputed)
         elif wanted and provider:
             coming = dict.fromkeys(sorted(wanted), True)
             conflicts.append(Step(Action.SET_TRAITS, name, provider, host=hosts[name], traits=coming))

@@ -29,12 +29,13 @@ class Wanted:
 class Desired:
     """What the store holds. `traits` has every host of the inventory, by its name; `faults` are the names
     that no trait, or no host, can be told by, each with the reason; `disputed` the traits that several names
-    would share: those stay as they are."""
+    would share, `doubles` the names that several hosts have: those stay as they are."""
 
     aggregates: tuple[Wanted, ...] = ()
     traits: Mapping[str, frozenset[str]] = field(default_factory=dict)
     faults: Mapping[str, str] = field(default_factory=dict)
     disputed: frozenset[str] = frozenset()
+    doubles: frozenset[str] = frozenset()
     generation: int = 0
 
 
