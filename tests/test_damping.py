@@ -218,7 +218,7 @@ def test_a_trait_flaps_no_more_than_a_place(store_url: str) -> None:
     def given_now() -> str:
         with world.store.read() as connection:
             query = select(HOSTS.c.given).where(HOSTS.c.uuid == fleet.uuid_of(1))
-            return connection.execute(query).scalar_one()
+            return str(connection.execute(query).scalar_one())
 
     seen = []
     for memory in (16, 64, 16, 64, 16, 64):

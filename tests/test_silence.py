@@ -19,7 +19,7 @@ from mh_conductor.intake import Intake
 from mh_conductor.regime import NANOSECONDS
 from mh_conductor.rules import RuleSet
 from mh_conductor.silence import Silence, Swept
-from mh_conductor.store import Store, open_store
+from mh_conductor.store import Store, alone, open_store
 from mh_conductor.tables import HISTORY, HOSTS, LEASES
 
 NONE = RuleSet(())
@@ -341,19 +341,20 @@ def test_who_comes_back_or_is_forgotten_meanwhile_does_not_leave(
     world.report(1, 2)
     world.passes(15 * MINUTE, 2)
     assert (world.row()[0], world.places()) == ("silent", ALL)
-    really = silence.alone
+    came = []
 
     def meanwhile(connection: Connection) -> None:
-        monkeypatch.setattr(silence, "alone", really)
+        monkeypatch.setattr(silence, "alone", alone)
+        came.append(does)
         if does == "reports":
             world.report(1)
         else:
             with world.store.write() as other:
                 registration.forget(other, "node1", world.now, "somebody")
-        really(connection)
+        alone(connection)
 
     monkeypatch.setattr(silence, "alone", meanwhile)
     world.passes(2 * MINUTE, 2)
-    assert silence.alone is really
+    assert came == [does]
     assert world.places() == (ALL if does == "reports" else [])
     world.store.close()
