@@ -554,3 +554,17 @@ def test_no_more_waits_than_somebody_can_look_at(tmp_path: Path) -> None:
     with store.read() as connection:
         texts = [each.text for each in held.waiting(connection)]
     assert texts == [f"{WIDE}# {number}\n" for number in range(3, held.MAX_WAITING + 3)]
+
+
+def test_a_fleet_that_goes_to_another_zone_is_a_large_change(tmp_path: Path) -> None:
+    zoned = '[[rule]]\nname = "arch"\naggregate = "arch-{arch}"\nzone = "az1"\n'
+    store = filled(tmp_path, 12, zoned)
+    people, _ = governing(store)
+    other = zoned.replace("az1", "az2")
+    foretold = people.test_rules(other)
+    assert (foretold.affected, foretold.large) == (12, True)
+    assert people.load_rules(other).large
+    assert {each.metadata["availability_zone"] for each in aggregates(store)} == {"az1"}
+    assert people.approve(people.held()[0].id)
+    assert {each.metadata["availability_zone"] for each in aggregates(store)} == {"az2"}
+    store.close()

@@ -278,6 +278,21 @@ class Fleet:
             if rivals is not None:
                 rivals.update(self._zones_beside(resident, name))
 
+    def rezoned(self) -> Mapping[str, list[str]]:
+        """The members of each aggregate that is to be another zone: they move with it."""
+        moving = {name for name, place in self.places.items() if self._moves(place.known)}
+        found: dict[str, list[str]] = {name: [] for name in moving}
+        for resident in self.residents.values() if moving else ():
+            for name in moving & resident.places.keys():
+                found[name].append(resident.uuid)
+        return found
+
+    def _moves(self, known: Known) -> bool:
+        rule = self._by_name.get(known.owner or "")
+        if rule is None or rule.zone is None or known.binding.keys() != set(rule.aggregate.names):
+            return False
+        return rule.zone.render(known.binding) != known.zone
+
     def left_over(self) -> tuple[Change, ...]:
         """Delete the empty aggregates that nobody wants any more."""
         known = {name: replace(place.known, others=place.count > 0) for name, place in self.places.items()}

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
@@ -11,6 +13,7 @@ from libmh.declaration import type_of
 from libmh.errors import NotFound
 from libmh.wire import dump, parse
 from mh_conductor.fleet import HostPlan, line_of
+from mh_conductor.limits import ZONE_KEY
 from mh_conductor.plan import Change, Plan
 from mh_conductor.tables import HELD
 
@@ -21,6 +24,7 @@ ID_DIGITS = 8
 RULES, SILENCE = "rules", "silence"
 REFUSED = "refused "
 """Before what was refused: it is not shown, and not held again."""
+NOBODY: Mapping[str, Iterable[str]] = MappingProxyType({})
 STEPS = type_of("steps", list[Step])
 
 
@@ -29,10 +33,14 @@ class Tally:
     """What plans would change: counted whole, told at most `MAX_STEPS` steps of. `digest` is the same for
     the same changes, whatever was seen when."""
 
-    affected: int = 0
+    moved: set[str] = field(default_factory=set)
     total: int = 0
     steps: list[Step] = field(default_factory=list)
     _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+
+    @property
+    def affected(self) -> int:
+        return len(self.moved)
 
     @property
     def left(self) -> int:
@@ -42,9 +50,14 @@ class Tally:
     def digest(self) -> str:
         return self._digest.hexdigest()
 
-    def add(self, planned: HostPlan) -> None:
+    def add(self, planned: HostPlan, rezoned: Mapping[str, Iterable[str]] = NOBODY) -> None:
+        """Count what changes for one host, and for the members of aggregates that become another zone."""
         host = planned.resident
-        self.affected += planned.moves
+        if planned.moves:
+            self.moved.add(host.uuid)
+        for change in planned.plan.changes:
+            if ZONE_KEY in change.metadata:
+                self.moved.update(rezoned.get(change.aggregate, ()))
         for change in planned.plan.changes:
             self.change(change, host.uuid)
         for line in planned.lines:

@@ -5,9 +5,10 @@ moment leaves the old ones with what they made, or the new ones with theirs. The
 so that it is short; who reported meanwhile is judged again in it.
 """
 
+import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -138,7 +139,7 @@ class Reconciler:
         writer = Writer(connection, work.fleet, now)
         tally = Tally()
         for planned in work.plans(connection):
-            tally.add(planned)
+            tally.add(planned, work.rezoned)
             writer.write(planned)
         for change in work.fleet.left_over():
             tally.change(change)
@@ -174,6 +175,7 @@ class _Work:
         self.fleet = Fleet(self.compiled, _unchanged(connection, rules, self._before))
         self._now = now
         self._unsettled: list[str] = []
+        self.rezoned: Mapping[str, list[str]] = {}
         fleetstore.read(connection, self.fleet)
 
     def meet(self, connection: Connection) -> None:
@@ -188,6 +190,7 @@ class _Work:
         fleetstore.refresh(connection, self.fleet, self.stamp, self._now)
         self.stamp = stamp
         self._unsettled = self.fleet.unsettled()
+        self.rezoned = self.fleet.rezoned()
 
     def hosts(self) -> int:
         """Of which some could move: who is gone has no place to lose, however many these are."""
@@ -195,7 +198,7 @@ class _Work:
 
     def most(self) -> int:
         """No more hosts than these come or go."""
-        return len(self._unsettled)
+        return len({*self._unsettled, *itertools.chain.from_iterable(self.rezoned.values())})
 
     def plans(self, connection: Connection) -> Iterator[HostPlan]:
         for subject in fleetstore.subjects(connection, self._unsettled, self.compiled):
@@ -205,7 +208,7 @@ class _Work:
         """What would change."""
         tally = Tally()
         for planned in self.plans(connection):
-            tally.add(planned)
+            tally.add(planned, self.rezoned)
         for change in self.fleet.left_over():
             tally.change(change)
         return tally
