@@ -26,6 +26,7 @@ from mh_conductor.rest.secured import Secured, secured_of
 from processes import agent, command
 from rest_serving import ask, rest
 from testbed.child import spawn, stop
+from waiting import wait_for
 
 SECONDS = 60
 IMPATIENT = Limits(look=0.05, head=0.3, answer=SECONDS)
@@ -115,6 +116,21 @@ def test_there_are_so_many_connections_and_no_more(tmp_path: Path) -> None:
             except OSError:  # the place is not free yet
                 continue
         pytest.fail("the place of one that has gone was not given away")
+
+
+def test_those_who_never_speak_tls_are_not_more(tmp_path: Path) -> None:
+    trusted = certificates.authority(tmp_path)
+    files = trusted.give("conductor")
+    assert files.certificate is not None
+    assert files.key is not None
+    secured = Secured(files.certificate, files.key)
+    with rest(tmp_path, tls=secured, limits=Limits(connections=2, head=SECONDS)) as here:
+        with dialled(here.url), dialled(here.url), dialled(here.url) as third:
+            assert read_all(third) == b""
+        wait_for(lambda: _answered(here.url, trusted.path), SECONDS)
+    with rest(tmp_path, tls=secured, limits=IMPATIENT) as here, dialled(here.url) as silent:
+        assert read_all(silent) == b""
+        assert _told(here.url, trusted.path, "") == b"200"
 
 
 @pytest.mark.parametrize(
@@ -287,6 +303,14 @@ def _told(url: str, trusted: Path, header: str) -> bytes:
         head = f"GET /v2.1/flavors HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{header}\r\n"
         peer.sendall(head.encode())
         return read_all(peer).split()[1]
+
+
+def _answered(url: str, trusted: Path) -> bool:
+    """Whether a request comes in."""
+    try:
+        return _told(url, trusted, "") == b"200"
+    except OSError:  # the place is not free yet
+        return False
 
 
 def _listening(process: "subprocess.Popen[str]") -> str:

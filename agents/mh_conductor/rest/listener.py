@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -18,6 +19,7 @@ from libmh.errors import InvalidArguments
 from libmh.serve import Process
 from mh_conductor.rest.application import Entrance, application
 from mh_conductor.rest.authority import authority
+from mh_conductor.rest.door import Door
 from mh_conductor.rest.entrance import OnLoopback, WithTokens, is_loopback, tokens_of
 from mh_conductor.rest.keystone import keystone
 from mh_conductor.rest.patience import Limits, Patient
@@ -132,15 +134,34 @@ async def serving(web: Web, place: Place) -> AsyncIterator[str]:
     bound = await asyncio.to_thread(_bound, place)
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
-    await server.startup(sockets=[bound])
+    await server.startup(sockets=[])
     url = f"{'https' if web.tls else 'http'}://{_shown(place.host)}:{bound.getsockname()[1]}"
     log.info("listening on %s", url)
-    ticks = asyncio.create_task(_tick(server))
+    door = Door(bound, _connections(server), lambda: _inside(server), web.limits, config.ssl)
+    tasks = [asyncio.create_task(_tick(server)), asyncio.create_task(door.keep())]
     try:
         yield url
     finally:
-        ticks.cancel()
-        await server.shutdown(sockets=[bound])
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await server.shutdown()
+
+
+def _connections(server: uvicorn.Server) -> Callable[[], asyncio.Protocol]:
+    """What makes a connection's protocol, as uvicorn's own listening does."""
+    config, state = server.config, server.server_state
+
+    def make() -> asyncio.Protocol:
+        options: Any = {"config": config, "server_state": state, "app_state": server.lifespan.state}
+        made: asyncio.Protocol = config.http_protocol_class(**options)
+        return made
+
+    return make
+
+
+def _inside(server: uvicorn.Server) -> int:
+    return len(server.server_state.connections)
 
 
 async def _tick(server: uvicorn.Server) -> None:
@@ -163,6 +184,7 @@ def _bound(place: Place) -> socket.socket:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind(address)
             made.listen(BACKLOG)
+            made.settimeout(0)
         except OSError as error:
             made.close()
             fault = str(error.strerror)
