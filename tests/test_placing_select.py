@@ -357,6 +357,14 @@ def test_what_another_process_writes_is_seen_at_once(conductor: Fleet) -> None:
         other.close()
 
 
+def test_an_answer_has_an_end(conductor: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mh_conductor.placing.MAX_ANSWER", 800)
+    long = "x" * 900
+    found = conductor.select(f"hostname={long}", f"{long}=1", rejected=True)
+    assert [each.hostname for each in found.rejected or ()] == ["node1", "node2"]
+    assert found.warnings[-1] == "4 hosts do not fit, and an answer has room for 2 of them"
+
+
 def test_no_host_spoils_the_order_of_all(conductor: Fleet) -> None:
     """What is too large for sums is no measure, and no multiplier."""
     for number, load in ((1, 1.7e308), (2, -1.7e308), (3, 2.0), (4, 1.0)):

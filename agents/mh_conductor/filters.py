@@ -19,6 +19,7 @@ from mh_conductor.inventory import Group, Known, Snapshot
 Hosts = list[Known]
 ONLY, AVOID, IMAGE = "hosts", "not_hosts", "image"
 MAX_SHOWN = 5
+MAX_TEXT = 100
 SAID: Mapping[str, str] = MappingProxyType(
     {
         HostState.REGISTERED: "the host has not reported yet",
@@ -133,9 +134,9 @@ def _parts_of_where(question: Question) -> Iterator[Question]:
 def _said(host: Known, fact: str, requirement: Requirement) -> Finding:
     (value,) = _values_of([host], fact)
     found = requirement.match(value)
-    return Finding(
-        f"{fact}={requirement.text}", found.matched, f"{fact} {found.reason}", wanted=requirement.wanted()
-    )
+    shown = fact[:MAX_TEXT]
+    asked_for = f"{shown}={requirement.text[:MAX_TEXT]}"
+    return Finding(asked_for, found.matched, f"{shown} {found.reason}", wanted=requirement.wanted())
 
 
 # what Nova's filters ask

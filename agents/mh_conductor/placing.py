@@ -21,6 +21,10 @@ NUMBERS: Mapping[str, int] = MappingProxyType({name: number for number, name in 
 MAX_HINT = 32_000
 MAX_DETAILED = 1000
 """Candidates that are told what their weight is made of."""
+MAX_ANSWER = 7_000_000
+"""Bytes, about: transports take some more. All that fit are told, and of the others who has room in it."""
+CANDIDATE_SIZE, REJECTED_SIZE = 200, 160
+MAX_ESCAPED = 6
 MAX_SHOWN = 5
 SHOWN = 60
 
@@ -86,13 +90,20 @@ def answer(
 ) -> Selection:
     """Of a snapshot of the fleet."""
     fitting, dropped = _sieve(snapshot, question, policy)
+    hosts, warnings = _ranked(snapshot, fitting, policy, limit), list(_warnings(snapshot, question, policy))
+    refused = None
+    if rejected:
+        refused = list(_as_many(_rejections(snapshot, dropped), MAX_ANSWER - CANDIDATE_SIZE * len(hosts)))
+        if len(refused) < len(snapshot.hosts) - len(fitting):
+            count = len(snapshot.hosts) - len(fitting)
+            warnings.append(f"{count} hosts do not fit, and an answer has room for {len(refused)} of them")
     return Selection(
-        hosts=_ranked(snapshot, fitting, policy, limit),
+        hosts=hosts,
         considered=len(snapshot.hosts),
         policy=policy.name,
         generation=snapshot.generation,
-        warnings=list(_warnings(snapshot, question, policy)),
-        rejected=list(_rejections(snapshot, dropped)) if rejected else None,
+        warnings=warnings,
+        rejected=refused,
     )
 
 
@@ -211,6 +222,15 @@ def _rejections(snapshot: Snapshot, dropped: Sequence[Dropped]) -> Iterator[Reje
             if lacking is None:  # the filters agree, which tests hold them to
                 continue
             yield Rejected(host.uuid, host.hostname, each.by.name, lacking.requirement, lacking.reason)
+
+
+def _as_many(refused: Iterable[Rejected], room: int) -> Iterator[Rejected]:
+    for each in refused:
+        texts = each.requirement + each.reason
+        room -= REJECTED_SIZE + len(texts) * (1 if texts.isascii() and texts.isprintable() else MAX_ESCAPED)
+        if room < 0:
+            return
+        yield each
 
 
 def _warnings(snapshot: Snapshot, question: Question, policy: Policy) -> Iterator[str]:

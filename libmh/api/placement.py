@@ -68,7 +68,9 @@ class Selection:
     policy: Annotated[str, "that was applied"]
     generation: Annotated[U64, "of the store that the answer is true for"]
     warnings: Annotated[list[str], "about requirements that probably mean something else"]
-    rejected: Annotated[list[Rejected] | None, "the hosts that do not fit, when asked for"] = None
+    rejected: Annotated[
+        list[Rejected] | None, "the hosts that do not fit, when asked for; as many as there is room for"
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
