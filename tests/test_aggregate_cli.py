@@ -12,9 +12,11 @@ from click.testing import CliRunner, Result
 import fleet
 from libmh.api.aggregates import Reports
 from libmh.api.conductor import Conductor
+from libmh.call import Request
 from libmh.cli.main import mhctl
 from libmh.cli.session import Session
 from libmh.context import Context
+from libmh.errors import Timeout
 from libmh.remote import BlockingConnection
 from libmh.testing import loopback
 from mh_conductor.conductor_service import FleetConductor
@@ -173,6 +175,27 @@ def test_a_hint_without_a_value_is_called_a_hint(connection: BlockingConnection)
 def test_a_host_alone_tells_where_the_fleet_is_asked() -> None:
     done = run("hosts")
     assert (done.exit_code, "--on amqp://HOST:5672" in done.stderr) == (1, True)
+
+
+def test_no_answer_asks_for_a_conductor(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deaf:
+        def request(self, _request: Request) -> None:
+            raise Timeout("nobody answered within 2 s")
+
+    monkeypatch.setattr(Session, "connection", lambda _self: Deaf())
+    monkeypatch.setattr(Session, "close", lambda _self: None)
+    done = run("hosts")
+    assert (done.exit_code, "is a conductor (mh-conductor) running" in done.stderr) == (5, True)
+    assert "mh-conductor" not in run("host", "show").stderr
+
+
+def test_interrupted_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_self: Session) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "connection", interrupted)
+    done = run("--json", "hosts")
+    assert (done.exit_code, done.stdout) == (130, "")
 
 
 def test_a_sink_is_looked_at_before_it_is_filled(connection: BlockingConnection, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ HINTS: Mapping[str, str] = {
 }
 FLEET = ("Aggregates", "Conductor", "Reports", "Sinks")
 AT_BROKER = "the fleet is asked at its broker: say --on amqp://HOST:5672, or set MATAHARI_URL to that"
+NO_CONDUCTOR = "is a conductor (mh-conductor) running at that broker? Or give it longer with --timeout"
 
 
 def exit_code(problem: Problem) -> int:

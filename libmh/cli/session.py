@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import click
 
 from libmh.call import Request, Verb
-from libmh.cli.explain import FAILED, as_plain, exit_code, explain
+from libmh.cli.explain import FAILED, FLEET, NO_CONDUCTOR, as_plain, exit_code, explain
 from libmh.cli.render import as_json, show
-from libmh.cli.wide import Wide, ask_many
+from libmh.cli.wide import INTERRUPTED, Wide, ask_many
 from libmh.client import Connection, connect
-from libmh.errors import InvalidArguments, Problem
+from libmh.errors import InvalidArguments, Problem, Timeout
 from libmh.outcomes import Judge
 from libmh.spec import Interface, Member, Plain, Type
 
@@ -68,7 +68,7 @@ class Session:
         version = interface.version
         request = Request(interface.name, member, verb, given, deadline=self.timeout, version=version)
         if self.wide is None:
-            return self.connection().request(request)
+            return self._ask_one(interface, request)
         if not many:
             raise InvalidArguments(ONE_HOST)
         if self.wide.queue_for is not None:
@@ -78,6 +78,14 @@ class Session:
             raise click.exceptions.Exit(leave(self.wide, request, *how, as_text=not self.json))
         declared = _answered(interface.members.get(member), verb)
         raise click.exceptions.Exit(ask_many(self.wide, request, declared, judge, json=self.json))
+
+    def _ask_one(self, interface: Interface, request: Request) -> Plain:
+        try:
+            return self.connection().request(request)
+        except Timeout as problem:
+            if interface.short not in FLEET:
+                raise
+            raise Timeout(problem.message, **{"hint": NO_CONDUCTOR, **problem.details}) from problem
 
     def print(self, declared: Type, plain: Plain) -> None:
         """As a table, or as JSON."""
@@ -110,6 +118,9 @@ def reported(session: Session, work: Callable[[], None]) -> None:
             print(as_json(as_plain(problem)))
         print(explain(problem), file=sys.stderr)
         raise click.exceptions.Exit(exit_code(problem)) from problem
+    except KeyboardInterrupt:
+        print("\nmhctl: interrupted", file=sys.stderr)
+        raise click.exceptions.Exit(INTERRUPTED) from None
     except OSError as error:
         if error.errno == errno.EPIPE:  # nobody reads on: click ends quietly
             raise
