@@ -17,7 +17,7 @@ from libmh.errors import (
     Problem,
     Unavailable,
 )
-from mh_conductor import hosts, postgresql, registry, store
+from mh_conductor import hosts, postgresql, registration, registry, store
 from mh_conductor.editing import Editing
 from mh_conductor.intake import Intake
 from mh_conductor.store import LostRace, Store, again, alone, open_store
@@ -228,6 +228,32 @@ def test_a_lost_race_is_run_again_but_not_for_ever(made: Store) -> None:
     with pytest.raises(Unavailable, match="try again later"):
         again(made, lose)
     assert len(tries) == store.MAX_ATTEMPTS
+
+
+def test_two_who_register_a_name_do_not_both_succeed(made: Store) -> None:
+    raised: list[Problem] = []
+
+    def register(connection: Connection, number: int) -> None:
+        registration.register(connection, "web1", fleet.uuid_of(number), None, 1, "anna")
+
+    def second() -> None:
+        try:
+            again(made, lambda connection: register(connection, 2))
+        except Problem as problem:
+            raised.append(problem)
+
+    other = threading.Thread(target=second)
+    with made.write() as connection:
+        register(connection, 1)
+        other.start()
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        wait_for(lambda: connection.execute(waiting).scalar(), 60)
+    other.join(60)
+    assert [each.message for each in raised] == [
+        f"host 'web1' is known already, with the UUID '{fleet.uuid_of(1)}'"
+    ]
+    with made.read() as connection:
+        assert hosts.count(connection) == 1
 
 
 def test_what_reports_tell_waits_for_who_is_alone(made: Store) -> None:

@@ -58,6 +58,7 @@ def register(
     """Make a host known; of one that is known by this name and UUID, only say who may report for it. Raises
     `Conflict` where another host has the name or the UUID."""
     check_host(hostname, uuid, identity or "")
+    alone(connection)  # another may register the name with another UUID
     key = uuid or made_up(hostname)
     was = _known(connection, hostname, uuid)
     if was is None:
