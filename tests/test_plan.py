@@ -327,7 +327,7 @@ def test_orphans_are_what_nobody_wants() -> None:
     aggregates = {
         each.name: each
         for each in (
-            Known("of-a-rule", "avx512"),
+            Known("avx512", "avx512"),
             Known("gone", "gone"),
             Known("gone-but-used", "gone", others=True),
             Known("gone-with-a-note", "gone", metadata={"note": Owned("x", None)}),

@@ -11,7 +11,7 @@ from enum import StrEnum
 from libmh.api.aggregates import Evidence
 from mh_conductor.judge import Answer, Subject, Verdict
 from mh_conductor.limits import ZONE_KEY, name_fault, value_fault, zone_fault
-from mh_conductor.rules import RuleSet
+from mh_conductor.rules import Rule, RuleSet
 
 
 class Kind(StrEnum):
@@ -128,10 +128,18 @@ def _deletion(aggregate: Known) -> Change:
     )
 
 
-def _disposable(aggregate: Known, rules: Mapping[str, object]) -> bool:
+def _disposable(aggregate: Known, rules: Mapping[str, Rule]) -> bool:
     if aggregate.owner is None or any(held.owner is None for held in aggregate.metadata.values()):
         return False
-    return aggregate.owner not in rules or bool(aggregate.binding)
+    return bool(aggregate.binding) or not _made(aggregate, rules)
+
+
+def _made(aggregate: Known, rules: Mapping[str, Rule]) -> bool:
+    """Whether the rule that owns it makes it still: it may be gone, or make another one by now."""
+    rule = rules.get(aggregate.owner or "")
+    if rule is None or aggregate.binding.keys() != set(rule.aggregate.names):
+        return False
+    return rule.aggregate.render(aggregate.binding) == aggregate.name
 
 
 class _Planner:
@@ -253,7 +261,7 @@ class _Planner:
     def _foreign(self, known: Known, verdict: Verdict) -> str | None:
         if known.owner is None:
             return f"'{known.name}' was made by hand"
-        if known.owner != verdict.rule.name and known.owner in self._rules:
+        if known.owner != verdict.rule.name and _made(known, self._rules):
             return f"'{known.name}' belongs to rule '{known.owner}'"
         if (
             known.owner == verdict.rule.name
@@ -269,7 +277,8 @@ class _Planner:
         changes = dict(self._metadata(verdict, known, wanted))
         rule = verdict.rule.name
         if known is not None and known.owner != rule:
-            why = f"rule '{rule}' takes over from '{known.owner}', which is gone"
+            gone = "no longer makes it" if known.owner in self._rules else "is gone"
+            why = f"rule '{rule}' takes over from '{known.owner}', which {gone}"
         elif changes or (known and known.binding.keys() != verdict.binding.keys()):
             why = f"rule '{rule}' says so"
         else:
