@@ -26,6 +26,7 @@ from libmh.call import Request, Verb
 from libmh.client import connect as connect_blocking
 from libmh.errors import (
     Conflict,
+    Failed,
     Internal,
     InvalidArguments,
     NotAuthorized,
@@ -83,6 +84,19 @@ def test_every_verb_crosses(tmp_path: Path, path: str) -> None:
         assert await host.call(asked("echo")) is None
 
     with_client(tmp_path, check, path)
+
+
+def test_an_answer_that_is_too_long_is_no_fault_of_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mh_amqp.types.MAX_INFLATED", 40)
+
+    async def check(agent: Any, host: AmqpTransport) -> None:
+        assert await host.call(asked("level", verb=Verb.GET)) == 1
+        with pytest.raises(Failed, match=r"the answer of .* cannot be read: body: expected at most 40 by"):
+            await host.call(asked("", verb=Verb.GET_ALL))
+
+    with_client(tmp_path, check)
 
 
 def test_an_interface_that_is_not_known_here_is_carried_by_value(

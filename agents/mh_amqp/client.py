@@ -19,7 +19,7 @@ from libmh.api.broker import Broker
 from libmh.api.conductor import Conductor
 from libmh.api.sinks import Sinks
 from libmh.call import Bound, Request, Verb, prepare
-from libmh.errors import InvalidArguments, Timeout, Unavailable
+from libmh.errors import Failed, InvalidArguments, Timeout, Unavailable
 from libmh.events import Event
 from libmh.keys import PrivateKey
 from libmh.providers import find_interface
@@ -133,7 +133,11 @@ class AmqpTransport:
         problem = problem_of(reply)
         if problem is not None:
             raise problem
-        return result_of(request, member, interface, body_of(reply))
+        try:
+            told = body_of(reply)
+        except InvalidArguments as error:  # not ours: those of the call were taken
+            raise Failed(f"the answer of {self.place.shown} cannot be read: {error.message}") from error
+        return result_of(request, member, interface, told)
 
     async def _ask(self, request: Request, body: bytes, deadline: float) -> Message:
         """Ask until there is an answer or no time is left: a lost connection is made again, and the same
