@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
 from hypothesis import given
@@ -233,6 +233,21 @@ def test_near_names() -> None:
     assert nearest("Cool", ["cool", "hot"]) == ": did you mean 'cool'?"
     assert nearest("x", ["cool", "hot"]) == ""
     assert nearest("x" * 10_000, ["x" * 9_999]) == ""
+
+
+def test_near_names_are_looked_for_once_for_hosts_that_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for = []
+
+    def close(word: str, known: Iterable[str], **_options: float) -> list[str]:
+        asked_for.append(word)
+        return list(known)[:1]
+
+    monkeypatch.setattr("difflib.get_close_matches", close)
+    traits = {f"CUSTOM_{number}" for number in range(100)}
+    for _ in range(10):
+        lacking = traits_match(set(traits), {"trait:CUSTOM_ALIKE": "required"})
+        assert lacking.reason == "the host lacks the trait CUSTOM_ALIKE: did you mean 'CUSTOM_0'?"
+    assert asked_for == ["custom_alike"]
 
 
 def test_weights_are_spread_over_the_candidates() -> None:

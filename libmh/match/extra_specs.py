@@ -16,6 +16,7 @@ From `nova.scheduler.filters` (AggregateInstanceExtraSpecsFilter, ComputeCapabil
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from libmh.match.grammar import Requirement, advice, read
 
@@ -31,6 +32,7 @@ ADDRESS_BITS = "hw:maxphysaddr_bits"
 ADDRESS_BITS_KEY = "capabilities:cpu_info:maxphysaddr:bits"
 REQUIRED, FORBIDDEN = "required", "forbidden"
 MAX_SHOWN = 100
+MAX_REMEMBERED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +140,11 @@ def _warnings(key: str, text: str) -> Iterator[str]:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`: did you mean ...` for a word that is nearly one of those that are known; else nothing."""
-    if len(word) > MAX_SHOWN:
-        return ""
+    return "" if len(word) > MAX_SHOWN else _nearest(word, tuple(known))
+
+
+@lru_cache(MAX_REMEMBERED)  # thousands of hosts lack the same thing, and know the same others
+def _nearest(word: str, known: tuple[str, ...]) -> str:
     from difflib import get_close_matches  # only a console and a conductor ever ask
 
     lowered = {each.lower(): each for each in known}
