@@ -257,7 +257,10 @@ def start_fleet_side(stage: Stage) -> str:
         raise Stopped(f"mh-broker did not say where it listens: '{line}'")
     broker = f"amqp://127.0.0.1:{found[1]}"
     store = f"sqlite:///{stage.state / 'conductor.db'}"
-    conductor = ("--broker", broker, "--store", store, "--rules", "default")
+    # aggregates may be tried out; of the host itself anonymous stays a guest
+    settings = stage.state / "conductor.toml"
+    settings.write_text('[authority]\nanonymous = "operator"\n')
+    conductor = ("--broker", broker, "--store", store, "--rules", "default", "--config", str(settings))
     start(stage, "mh-conductor", *_agent(stage, "mh-conductor", *conductor))
     start(stage, "mh-amqp", *_agent(stage, "mh-amqp", "--broker", broker))
     return broker
@@ -333,13 +336,14 @@ def _aggregates_of(broker: str, uuid: str) -> list[str]:
 
 def suggest(local: str, broker: str, uuid: str, aggregate: str) -> None:
     command = COMMANDS / "mhctl"
-    title("Everything is up. Five commands worth trying, in another terminal:")
+    title("Everything is up. Six commands worth trying, in another terminal:")
     for words in (
         ["--on", local, "network", "links"],
         ["--on", local, "services", "list"],
         ["--on", f"{broker}/{uuid}", "agent"],
         ["--on", broker, "events"],
         ["--on", broker, "why", uuid, aggregate],
+        ["--on", broker, "aggregate", "create", "mine", "--zone", "az1"],
     ):
         print(f"  {shlex.join([str(command), *words])}")
 
