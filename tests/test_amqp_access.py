@@ -16,7 +16,7 @@ from amqp_peers import HOST, encoded
 from amqp_serving import SOURCE, TOY, CountingToy, ask, code, request, toys, value
 from amqp_serving import process as process_of
 from certificates import Authority, authority
-from libmh import audit
+from libmh import audit, watched
 from libmh.api.aggregates import Accepted, CapabilityReport, Reports
 from libmh.call import Bound
 from libmh.caller import Caller, asking
@@ -163,7 +163,7 @@ def test_a_mistake_is_named(config: Mapping[str, Any], why: str) -> None:
 
 
 def test_rules_that_change_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(watched, "LOOK_SECONDS", 0.0)
     file = tmp_path / "broker.toml"
     file.write_text('[access]\n"x" = "console"\n')
     found = access_of({"access": {"x": "console"}}, str(file), tmp_path)
@@ -320,7 +320,7 @@ def test_rules_that_change_end_what_they_forbid(
     ours: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Links that are there already, as those that come."""
-    monkeypatch.setattr(rules, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(watched, "LOOK_SECONDS", 0.0)
     file = tmp_path / "broker.toml"
     before = '[access]\n"CN=console" = "console"\n"CN=agent-1" = "host"\n'
     file.write_text(before)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from libmh import watched
 from libmh.api.host import Host
 from libmh.api.network import Network
 from libmh.api.services import Services
@@ -16,7 +17,6 @@ from libmh.dispatch import no_objects
 from libmh.errors import InvalidArguments, NotAuthorized
 from libmh.policy import Asked, Decision, NeedsObjects, Policy, asked, policy
 from libmh.spec import Interface, Plain, interface_of
-from mh_amqp import authority
 from mh_amqp.authority import roles
 from waiting import wait_for
 
@@ -221,7 +221,7 @@ def test_the_policy_is_read_again_when_its_file_has_changed(
             return False
         return True
 
-    monkeypatch.setattr(authority, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(watched, "LOOK_SECONDS", 0.0)
     file = tmp_path / "amqp.toml"
     file.write_text('[authority]\n"*" = "guest"\n')
     found = roles({"authority": {"*": "guest"}}, str(file))
@@ -230,7 +230,7 @@ def test_the_policy_is_read_again_when_its_file_has_changed(
     written.write_text('[authority]\n"*" = "operator"\n')
     written.replace(file)
     wait_for(may)
-    too_long = '[authority]\n"*" = "none"\n' + "#" * authority.MAX_FILE
+    too_long = '[authority]\n"*" = "none"\n' + "#" * watched.MAX_FILE
     for broken in ("[authority", '[authority]\n"*" = "root"\n', too_long):
         written.write_text(broken)
         written.replace(file)

@@ -13,8 +13,8 @@ import pytest
 from openstack.connection import Connection
 
 from foreign_clients import DRIVERS, python_environment
+from libmh.watched import watch
 from mh_conductor.rest.entrance import WithTokens, tokens_of
-from mh_conductor.rest.watched import Watched
 from rest_serving import Rest, rest
 
 SECONDS = 120
@@ -177,7 +177,7 @@ def test_a_token_of_the_file_is_the_administrators_of_the_sdk(tmp_path: Path) ->
     tokens = tmp_path / "tokens.toml"
     digest = hashlib.sha256(b"secret").hexdigest()
     tokens.write_text(f'[[token]]\nsha256 = "{digest}"\nidentity = "me"\nroles = ["operator"]\n')
-    with rest(tmp_path, WithTokens(Watched(tokens, tokens_of))) as here:
+    with rest(tmp_path, WithTokens(watch(tokens, tokens_of, "the tokens"))) as here:
         for token, works in (("secret", True), ("guess", False)):
             auth = {"endpoint": f"{here.url}/v2.1", "token": token}
             cloud = Connection(

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from fake_keystone import fake_keystone
+from libmh import watched
 from libmh.errors import InvalidArguments
 from libmh.policy import policy
-from mh_conductor.rest import watched
+from libmh.watched import watch
 from mh_conductor.rest.authority import HttpAuthority, authority
 from mh_conductor.rest.entrance import WithTokens, tokens_of
 from mh_conductor.rest.keystone import Remembered, keystone
 from mh_conductor.rest.refusals import MOST_LINES, Refusals
-from mh_conductor.rest.watched import Watched
 from rest_serving import Rest, rest
 from waiting import eventually, wait_for
 
@@ -66,7 +66,7 @@ def here(tmp_path: Path, tokens: Path) -> Iterator[Rest]:
     config = tmp_path / "conductor.toml"
     config.write_text(POLICY)
     rights = authority({}, str(config))
-    with rest(tmp_path, WithTokens(Watched(tokens, tokens_of)), rights) as made:
+    with rest(tmp_path, WithTokens(watch(tokens, tokens_of, "the tokens")), rights) as made:
         yield made
 
 
@@ -163,12 +163,12 @@ def test_a_file_that_is_too_long_is_not_cut(tmp_path: Path) -> None:
     path = tmp_path / "tokens.toml"
     kept = entry("a", "a")
     path.write_text(kept)
-    watching = Watched(path, tokens_of)
+    watching = watch(path, tokens_of, "the tokens")
     # cut off, the token would never expire
     path.write_text(kept + "#" * (watched.MAX_FILE - len(kept) - 1) + "\nexpires = 2001-01-01T00:00:00Z\n")
     assert [each.identity for each in watching.current()] == ["a"]
     with pytest.raises(InvalidArguments, match=f"is too long: expected at most {watched.MAX_FILE} bytes"):
-        Watched(path, tokens_of)
+        watch(path, tokens_of, "the tokens")
 
 
 @pytest.mark.parametrize(

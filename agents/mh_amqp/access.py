@@ -26,9 +26,7 @@ addresses of his own, and send to those of others.
 """
 
 import fnmatch
-import logging
 import re
-import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,19 +35,17 @@ from pathlib import Path
 from typing import Any
 
 from libmh.errors import InvalidArguments
+from libmh.watched import Watched
 from mh_amqp.addresses import REPLY_PREFIX, has_wildcards
 from mh_amqp.names import CONDUCTOR, HOST_PREFIX, REPORT
 from mh_amqp.owners import Declared, Owners, declared
 
-log = logging.getLogger(__name__)
 HOST = "{host}"
 MAX_PATTERN = 300
 MAX_RULES = 1000
-MAX_FILE = 1 << 20
 MAX_KNOWN = 20_000
 MAX_NAMED = 300
 """What is longer than this, with the name of who asks, is looked at each time."""
-LOOK_SECONDS = 1.0
 TABLES = frozenset({"access", "addresses", "hosts"})
 WILD = re.compile(r"[*?\[]")
 WORDS = re.compile(r"[*#]")
@@ -125,9 +121,7 @@ class Access:
 
     rules: Rules
     owners: Owners = field(default_factory=Owners)
-    source: Path | None = None
-    _seen: tuple[int, int, int] = (0, 0, 0)
-    _looked: float = 0.0
+    file: Watched[Rules] | None = None
     _known: dict[tuple[str, Way, str], Verdict] = field(default_factory=dict)
     _changed: bool = False
 
@@ -183,33 +177,19 @@ class Access:
         return wanted.startswith(meant) or meant.startswith(wanted)  # nothing of it may be denied
 
     def _current(self) -> Rules:
-        now = time.monotonic()
-        if self.source is not None and now - self._looked >= LOOK_SECONDS:
-            self._looked = now
-            self._look(self.source)
-        return self.rules
-
-    def _look(self, source: Path) -> None:
-        try:
-            status = source.stat()
-            seen = (status.st_ino, status.st_size, status.st_mtime_ns)
-            if seen == self._seen:
-                return
-            self._seen = seen
-            with source.open("rb") as file:
-                text = file.read(MAX_FILE).decode()
-            if not text.strip():  # it is being written, or was: nothing said is more than most rules allow
-                raise InvalidArguments("it is empty")
-            found = rules_of(tomllib.loads(text))
-        except (OSError, ValueError, InvalidArguments) as error:  # ValueError: not UTF-8, or not TOML
-            log.error("access stays as it was, for '%s' cannot be used: %s", source, error)  # noqa: TRY400
-            return
-        if found != self.rules:
+        found = self.rules if self.file is None else self.file.current()
+        if found is not self.rules:
             self.rules = found
             self.owners.declare(found.hosts)
             self._known.clear()
             self._changed = True
-            log.info("the rules of access in '%s' have changed, and are in force", source)
+        return found
+
+
+def _read(text: str) -> Rules:
+    if not text.strip():  # it is being written, or was: nothing said is more than most rules allow
+        raise InvalidArguments("it is empty")
+    return rules_of(tomllib.loads(text))
 
 
 def _head(wild: re.Pattern[str], pattern: str) -> str:
@@ -223,7 +203,8 @@ def access_of(config: Mapping[str, Any], source: str | None, state: Path) -> Acc
     rules = rules_of(config)
     owners = Owners(state / "broker.hosts")
     owners.declare(rules.hosts)
-    return Access(rules, owners, None if source is None else Path(source))
+    watched = None if source is None else Watched(Path(source), _read, rules, "access")
+    return Access(rules, owners, watched)
 
 
 def rules_of(config: Mapping[str, Any]) -> Rules:

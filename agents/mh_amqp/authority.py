@@ -7,7 +7,6 @@ is open to everybody, as any local user may without polkit being asked.
 """
 
 import logging
-import time
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,29 +15,26 @@ from typing import Any
 
 from libmh.call import Request, Verb
 from libmh.dispatch import Objects
-from libmh.errors import InvalidArguments, NotAuthorized
+from libmh.errors import NotAuthorized
 from libmh.policy import Asked, Decision, NeedsObjects, Policy, asked, policy
 from libmh.spec import Interface, Kind, Member
+from libmh.watched import Watched
 
 log = logging.getLogger(__name__)
 ANONYMOUS = "anonymous"
 DEFAULT: Mapping[str, str] = {ANONYMOUS: "guest", "uid:*": "guest"}
 MAX_SHOWN = 200
-MAX_FILE = 1 << 20
 MAX_KNOWN = 4096
 MAX_NAMED = 500
 """Who has a longer name than this is looked at each time."""
-LOOK_SECONDS = 1.0
 
 
 @dataclass(slots=True)
 class Roles:
-    """`libmh.dispatch.Authority` by a policy; `source` is the file that it was read from."""
+    """`libmh.dispatch.Authority` by a policy, and by the file that it was read from."""
 
     policy: Policy = field(default_factory=lambda: policy({}, DEFAULT))
-    source: Path | None = None
-    _seen: tuple[int, int, int] = (0, 0, 0)
-    _looked: float = 0.0
+    file: Watched[Policy] | None = None
     _said: dict[tuple[str, str], Decision] = field(default_factory=dict)
     _whatever: dict[tuple[str, str], Decision | None] = field(default_factory=dict)
 
@@ -122,33 +118,20 @@ class Roles:
             return current.decide(identity, asked(request, interface, member, await objects()))
 
     def _current(self) -> Policy:
-        now = time.monotonic()
-        if self.source is not None and now - self._looked >= LOOK_SECONDS:
-            self._looked = now
-            self._look(self.source)
-        return self.policy
-
-    def _look(self, source: Path) -> None:
-        try:
-            status = source.stat()
-            seen = (status.st_ino, status.st_size, status.st_mtime_ns)
-            if seen == self._seen:
-                return
-            self._seen = seen
-            if status.st_size > MAX_FILE:  # what is cut off may be a rule that denies
-                raise ValueError(f"it is longer than {MAX_FILE} bytes")
-            with source.open("rb") as file:
-                found = policy(tomllib.loads(file.read(MAX_FILE).decode()), DEFAULT)
-            if found != self.policy:
-                self.policy = found
-                self._said.clear()
-                self._whatever.clear()
-                log.info("the policy in '%s' has changed, and is in force", source)
-        except (OSError, ValueError, InvalidArguments) as error:  # ValueError: not UTF-8, not TOML, too long
-            log.error("the policy stays as it was, for '%s' cannot be used: %s", source, error)  # noqa: TRY400
+        found = self.policy if self.file is None else self.file.current()
+        if found is not self.policy:
+            self.policy = found
+            self._said.clear()
+            self._whatever.clear()
+        return found
 
 
 def roles(config: Mapping[str, Any], source: str | None = None) -> Roles:
     """The authority of a configuration, and the file that it is from. Raises `InvalidArguments`, which says
     what is wrong where."""
-    return Roles(policy(config, DEFAULT), None if source is None else Path(source))
+    found = policy(config, DEFAULT)
+    return Roles(found, None if source is None else Watched(Path(source), _read, found, "the policy"))
+
+
+def _read(text: str) -> Policy:
+    return policy(tomllib.loads(text), DEFAULT)

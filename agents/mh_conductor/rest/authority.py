@@ -16,8 +16,8 @@ from libmh.dispatch import Objects
 from libmh.errors import InvalidArguments, NotAuthorized
 from libmh.policy import NOBODY, Asked, Decision, NeedsObjects, Policy, asked, fits, policy
 from libmh.spec import Interface, Member
+from libmh.watched import Watched, watch
 from mh_conductor.rest.entrance import LOOPBACK, Entrant
-from mh_conductor.rest.watched import Watched
 
 log = logging.getLogger("mh_conductor.rest")
 DEFAULT: Mapping[str, str] = {LOOPBACK: "operator"}
@@ -76,4 +76,6 @@ class HttpAuthority:
 
 def authority(config: Mapping[str, Any], source: str | None) -> HttpAuthority:
     """The authority of a configuration and the file that it is from. Raises `InvalidArguments`."""
-    return HttpAuthority(policy(config, DEFAULT), None if source is None else Watched(Path(source), _read))
+    return HttpAuthority(
+        policy(config, DEFAULT), None if source is None else watch(Path(source), _read, "the policy")
+    )

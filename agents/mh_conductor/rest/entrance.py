@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from libmh.caller import Caller
 from libmh.errors import InvalidArguments
+from libmh.watched import Watched
 from mh_conductor.rest.faults import Fault
 from mh_conductor.rest.refusals import TRANSPORT, Refusals
-from mh_conductor.rest.watched import Watched
 
 log = logging.getLogger("mh_conductor.rest")
 LOOPBACK = "loopback"

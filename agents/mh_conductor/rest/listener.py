@@ -17,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from libmh.dispatch import Dispatcher
 from libmh.errors import InvalidArguments
 from libmh.serve import Process
+from libmh.watched import watch
 from mh_conductor.rest.application import Entrance, application
 from mh_conductor.rest.authority import authority
 from mh_conductor.rest.door import Door
@@ -24,7 +25,6 @@ from mh_conductor.rest.entrance import OnLoopback, WithTokens, is_loopback, toke
 from mh_conductor.rest.keystone import keystone
 from mh_conductor.rest.patience import Limits, Patient
 from mh_conductor.rest.secured import Secured, secured_of
-from mh_conductor.rest.watched import Watched
 
 log = logging.getLogger("mh_conductor.rest")
 BACKLOG = 256
@@ -68,7 +68,7 @@ def entrance_of(process: Process, place: Place) -> Entrance:
     if options.keystone:
         return keystone(options.keystone, process.config.get("keystone-roles", {}))
     if options.http_tokens:
-        return WithTokens(Watched(Path(options.http_tokens), tokens_of))
+        return WithTokens(watch(Path(options.http_tokens), tokens_of, "the tokens"))
     if not is_loopback(place.host):
         raise InvalidArguments(
             f"--http: '{place.host}' is not loopback, and needs --http-tokens or --keystone",
