@@ -15,7 +15,7 @@ import pytest
 from captured import captured, copy_of, put
 from libmh.api.host import FactStatus, Filesystem
 from libmh.context import Context, Root
-from libmh.guard import Guard
+from libmh.guard import CEILING, Guard
 from libmh.linux.machine import filesystems, mounts
 from libmh.linux.machine.mounts import Mount
 from testbed import needs
@@ -139,7 +139,8 @@ def test_more_dead_ones_than_threads_still_answer_in_time(tmp_path: Path) -> Non
         found = filesystems.read(context.root, statvfs, guard, 0.2)
         assert {each.status for each in found} == {FactStatus.TIMEOUT}
     assert time.monotonic() - started < 20
-    assert guard.stuck <= 4
+    # one that is given up makes room for another, which may have begun before it is given up, too
+    assert guard.stuck <= 4 * CEILING
     release.set()
 
 
