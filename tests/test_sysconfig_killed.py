@@ -86,6 +86,7 @@ def test_killed_anywhere_it_is_all_old_or_all_new(
     assert False in seen
 
 
+@pytest.mark.slow
 def test_killed_anywhere_while_it_is_recovered(tmp_path: Path) -> None:
     """The recovery itself dies, and another one comes."""
     original = tmp_path / "original"
@@ -105,6 +106,7 @@ def test_killed_anywhere_while_it_is_recovered(tmp_path: Path) -> None:
     assert count > 10
 
 
+@pytest.mark.slow
 def test_killed_anywhere_while_it_is_undone(tmp_path: Path) -> None:
     original = tmp_path / "original"
     prepared(original)
