@@ -4,17 +4,17 @@ moments."""
 
 import contextlib
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mh_amqp.ownfile import begun, connected
+
 log = logging.getLogger(__name__)
 MAX_MESSAGES = 200_000
 MAX_BYTES = 256 << 20
-BUSY_SECONDS = 1.0
 TABLE = """
 CREATE TABLE IF NOT EXISTS messages (
     number INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, raw BLOB NOT NULL, expires REAL
@@ -47,16 +47,7 @@ class Kept:
         """Begin with what earlier processes left, which is returned in the order of arrival. A file that is
         no database is put aside."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                return self._begin()
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
-                    raise
-                aside = self.path.with_name(self.path.name + ".damaged")
-                log.warning("'%s': %s; it is kept as '%s', and a new one begins", self.path, error, aside)
-                self.path.replace(aside)
-                return self._begin()
+            return begun(self.path, self._begin)
         except (OSError, sqlite3.Error) as error:
             self._complain(error)
             return []
@@ -89,10 +80,7 @@ class Kept:
 
     def _begin(self) -> list[Message]:
         self.close()
-        # the files that SQLite makes beside it have its mode
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self.path.chmod(0o600)
-        database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+        database = connected(self.path)
         try:
             # two brokers would both deliver what is here
             database.execute("PRAGMA locking_mode = EXCLUSIVE")

@@ -7,7 +7,6 @@ and age are bounded: the oldest goes first, and of those that nobody was told of
 
 import contextlib
 import logging
-import os
 import secrets
 import sqlite3
 import time
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from libmh.errors import BackendFailed
+from mh_amqp.ownfile import BUSY_SECONDS, begun, connected
 
 log = logging.getLogger(__name__)
 MAX_EVENTS = 10_000
@@ -23,7 +23,6 @@ MAX_BYTES = 16 << 20
 MAX_AGE = 24 * 3600.0
 SWEEP_EVERY = 100
 """Events: bounds are looked at now and then, and may be exceeded by so many."""
-BUSY_SECONDS = 1.0
 NANOSECONDS = 10**9
 TABLES = """
 CREATE TABLE IF NOT EXISTS events (
@@ -69,16 +68,7 @@ class Spool:
     def open(self) -> None:
         """Begin, with what earlier processes left. A file that is no database is put aside."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                self._begin()
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
-                    raise
-                aside = self.path.with_name(self.path.name + ".damaged")
-                log.warning("'%s': %s; it is kept as '%s', and a new one begins", self.path, error, aside)
-                self.path.replace(aside)
-                self._begin()
+            begun(self.path, self._begin)
         except (OSError, sqlite3.Error) as error:
             self._complain(error)
 
@@ -127,10 +117,7 @@ class Spool:
 
     def _begin(self) -> None:
         self.close()
-        # the files that SQLite makes beside it have its mode
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self.path.chmod(0o600)
-        database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+        database = connected(self.path)
         try:
             # whole after a power failure, which may cost the last second
             database.execute("PRAGMA journal_mode = WAL")
