@@ -1,8 +1,6 @@
 """Who may use which addresses of the embedded broker, and that nobody speaks for a host that he is not."""
 
 import asyncio
-import json
-import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,8 +13,9 @@ import pytest
 from amqp_peers import HOST, encoded
 from amqp_serving import SOURCE, TOY, CountingToy, ask, code, request, toys, value
 from amqp_serving import process as process_of
+from audited import Lines, audited
 from certificates import Authority, authority
-from libmh import audit, watched
+from libmh import watched
 from libmh.api.aggregates import Accepted, CapabilityReport, Reports
 from libmh.call import Bound
 from libmh.caller import Caller, asking
@@ -181,23 +180,10 @@ def test_rules_that_change_are_read_again(tmp_path: Path, monkeypatch: pytest.Mo
 # at a broker
 
 
-class Lines(logging.Handler):
-    """What the audit has."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[dict[str, object]] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(json.loads(audit.Json().format(record)))
-
-
 @pytest.fixture
 def record() -> Iterator[Lines]:
-    handler = Lines()
-    audit.log.addHandler(handler)
-    yield handler
-    audit.log.removeHandler(handler)
+    with audited() as lines:
+        yield lines
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,6 @@ others. A herd of thousands, which takes some minutes:
 """
 
 import asyncio
-import json
-import logging
 import socket
 import ssl
 import time
@@ -19,8 +17,8 @@ import pytest
 
 from amqp_peers import HOST, SASL_HEADER, Echo, hostile, listening
 from amqp_serving import command, port_of
+from audited import Lines, audited
 from certificates import Authority, authority
-from libmh import audit
 from libmh.errors import Problem, Unavailable
 from mh_amqp import refusals, turns
 from mh_amqp.broker_main import limits_of, serve
@@ -46,23 +44,10 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return authority(tmp_path_factory.mktemp("ours"))
 
 
-class Record(logging.Handler):
-    """What the audit has, as its file would have it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[dict[str, object]] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(json.loads(audit.Json().format(record)))
-
-
 @pytest.fixture
-def record() -> Iterator[Record]:
-    handler = Record()
-    audit.log.addHandler(handler)
-    yield handler
-    audit.log.removeHandler(handler)
+def record() -> Iterator[Lines]:
+    with audited() as lines:
+        yield lines
 
 
 @asynccontextmanager
@@ -72,7 +57,7 @@ async def secured(ours: Authority, limits: Limits = LONG) -> AsyncIterator[tuple
         yield listener, echo
 
 
-def told_once(record: Record, why: str) -> None:
+def told_once(record: Lines, why: str) -> None:
     (line,) = record.lines
     assert (line["verb"], line["transport"], line["times"]) == ("enter", "amqp", 1)
     assert str(line["peer"]).startswith(f"{HOST}:")
@@ -89,7 +74,7 @@ def told_once(record: Record, why: str) -> None:
     ],
 )
 def test_a_bad_certificate_is_written_down(
-    ours: Authority, record: Record, tmp_path: Path, case: str, why: str
+    ours: Authority, record: Lines, tmp_path: Path, case: str, why: str
 ) -> None:
     theirs = authority(tmp_path, "Another Authority")
     shown = {
@@ -119,7 +104,7 @@ def test_a_bad_certificate_is_written_down(
         (b"\x16\x03\x01", "no handshake within 1 s"),
     ],
 )
-def test_what_is_no_tls_is_written_down(ours: Authority, record: Record, said: bytes, why: str) -> None:
+def test_what_is_no_tls_is_written_down(ours: Authority, record: Lines, said: bytes, why: str) -> None:
     async def test() -> None:
         limits = SHORT if "within" in why else LONG
         async with secured(ours, limits) as (listener, _), hostile(listener.port) as peer:
@@ -131,7 +116,7 @@ def test_what_is_no_tls_is_written_down(ours: Authority, record: Record, said: b
     told_once(record, why)
 
 
-def test_who_hangs_up_in_the_middle_is_written_down(ours: Authority, record: Record) -> None:
+def test_who_hangs_up_in_the_middle_is_written_down(ours: Authority, record: Lines) -> None:
     async def test() -> None:
         async with secured(ours) as (listener, _), hostile(listener.port) as peer:
             await peer.says(b"\x16\x03\x01")
@@ -144,7 +129,7 @@ def test_who_hangs_up_in_the_middle_is_written_down(ours: Authority, record: Rec
     told_once(record, "hung up during the handshake")
 
 
-def test_who_never_says_who_he_is_is_written_down(record: Record) -> None:
+def test_who_never_says_who_he_is_is_written_down(record: Lines) -> None:
     async def test() -> None:
         async with listening(Echo(), SHORT) as listener, hostile(listener.port) as peer:
             await peer.ends()
@@ -203,7 +188,7 @@ def test_those_who_stall_keep_nobody_waiting(ours: Authority) -> None:
     run(test())
 
 
-def test_who_waits_for_his_turn_is_counted_and_loses_no_time(ours: Authority, record: Record) -> None:
+def test_who_waits_for_his_turn_is_counted_and_loses_no_time(ours: Authority, record: Lines) -> None:
     """He gets all of his time when it has come, and there is a place for each, or none."""
 
     async def test() -> None:
@@ -236,7 +221,7 @@ def test_who_waits_for_his_turn_is_counted_and_loses_no_time(ours: Authority, re
     told_once(record, "3 of its host")
 
 
-def test_who_has_gone_when_it_is_his_turn_costs_nothing(ours: Authority, record: Record) -> None:
+def test_who_has_gone_when_it_is_his_turn_costs_nothing(ours: Authority, record: Lines) -> None:
     async def test() -> None:
         async with secured(ours) as (listener, _):
             assert listener.entrance is not None
@@ -253,7 +238,7 @@ def test_who_has_gone_when_it_is_his_turn_costs_nothing(ours: Authority, record:
 
 
 def test_who_comes_when_turns_are_late_is_sent_away_at_once(
-    ours: Authority, record: Record, monkeypatch: pytest.MonkeyPatch
+    ours: Authority, record: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "LATE_SECONDS", 0.1)
 
@@ -346,7 +331,7 @@ def test_where_addresses_are_from() -> None:
 
 
 def test_a_flood_of_those_who_say_nothing_keeps_nobody_out(
-    ours: Authority, record: Record, monkeypatch: pytest.MonkeyPatch
+    ours: Authority, record: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They have no turns, whatever these last."""
     monkeypatch.setattr(turns, "TURN_SECONDS", 1000.0)
@@ -373,7 +358,7 @@ def test_a_flood_of_those_who_say_nothing_keeps_nobody_out(
 # what a flood writes
 
 
-def test_a_flood_is_a_few_lines_and_a_number(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flood_is_a_few_lines_and_a_number(record: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusals, "WINDOW_SECONDS", 0.2)
 
     async def test() -> None:
@@ -396,7 +381,7 @@ def test_a_flood_is_a_few_lines_and_a_number(record: Record, monkeypatch: pytest
     run(test())
 
 
-def test_a_flood_of_handshakes_is_a_few_lines(ours: Authority, record: Record) -> None:
+def test_a_flood_of_handshakes_is_a_few_lines(ours: Authority, record: Lines) -> None:
     async def test() -> None:
         async with secured(ours) as (listener, _):
             for _ in range(30):
@@ -415,7 +400,7 @@ def test_a_flood_of_handshakes_is_a_few_lines(ours: Authority, record: Record) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hosts", [1000, 2000])
-def test_a_herd_comes_in(ours: Authority, tmp_path: Path, record: Record, hosts: int) -> None:
+def test_a_herd_comes_in(ours: Authority, tmp_path: Path, record: Lines, hosts: int) -> None:
     """All hosts of a broker that was killed come back by TLS: the time in which it is busy with the others
     is nobody's fault."""
     (tmp_path / "hosts.toml").write_text(tls_table(ours.give("agent")))
